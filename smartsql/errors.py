@@ -1,0 +1,101 @@
+"""Every error a user can meet. A message says what failed, the value seen and the next step."""
+
+from __future__ import annotations
+
+
+class SmartSQLError(Exception):
+    """Base of all errors of this package."""
+
+
+class ParameterError(SmartSQLError, ValueError):
+    """A value outside its range: delta, gamma, a price, a count."""
+
+
+class ConfigError(SmartSQLError):
+    """The configuration cannot be used: unknown key, no reference model, missing price."""
+
+
+class MissingExtraError(ConfigError):
+    """A model or a command needs an optional package that is not installed."""
+
+    def __init__(self, package: str, extra: str, needed_for: str) -> None:
+        super().__init__(
+            f"{needed_for} needs the package {package!r}, which is not installed. "
+            f"Install it with: pip install 'smartsql[{extra}]'"
+        )
+        self.package = package
+        self.extra = extra
+
+
+class UnknownPriceError(ConfigError):
+    """Nobody knows what a model costs, so no saving can be promised."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(
+            f"no price is known for model {model!r}. Set input_usd_per_mtok and "
+            f"output_usd_per_mtok in its [[models]] entry (0 for a model that is free)."
+        )
+        self.model = model
+
+
+class QueryError(SmartSQLError):
+    """The SQL cannot be planned or run."""
+
+
+class UnplannableCallError(QueryError):
+    """A smart call whose rows cannot be listed before the query runs."""
+
+    def __init__(self, call: str, clause: str, rewrite: str | None = None) -> None:
+        super().__init__(
+            f"cannot plan {call} inside {clause}: its rows are not known before execution. "
+            + (rewrite or f"Compute it in a subquery and use its alias in {clause}.")
+        )
+        self.call = call
+        self.clause = clause
+
+
+class IncompleteSetError(QueryError):
+    """The engine answered before it had delivered all rows of a call; nothing was spent."""
+
+
+class BudgetError(SmartSQLError):
+    """The money for this statement is used up; all that was paid for is kept."""
+
+    def __init__(self, budget_usd: float, spent_usd: float, missing: int) -> None:
+        super().__init__(
+            f"budget of ${budget_usd:.6g} reached: ${spent_usd:.6g} spent, {missing} calls left "
+            f"unasked. Every paid answer is kept; run the statement again with a larger budget "
+            f"(--budget or budget_usd) and it goes on from here."
+        )
+        self.budget_usd = budget_usd
+        self.spent_usd = spent_usd
+        self.missing = missing
+
+
+class CancelledError(SmartSQLError):
+    """The statement was interrupted; answers that came back are kept."""
+
+
+class GatewayError(SmartSQLError):
+    """A model did not answer. Has the model's name and whether asking again may help."""
+
+    def __init__(self, message: str, *, model: str, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.model = model
+        self.retryable = retryable
+
+
+class RateLimitError(GatewayError):
+    """The endpoint refused for its limits until the retries were used up."""
+
+
+class AnswerFormatError(GatewayError):
+    """The endpoint answered with something that is not an answer."""
+
+
+class LedgerError(SmartSQLError):
+    """The store of paid answers cannot be read or written."""
+
+
+class VerificationError(SmartSQLError):
+    """A report does not hold against the ledger."""

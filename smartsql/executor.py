@@ -1,0 +1,90 @@
+"""The loop in which a policy and the models meet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from smartsql.policies import Policy
+from smartsql.profile import Problem, Profile
+from smartsql.types import FAILED, UNKNOWN, Ask, IntArray, Plan
+
+
+class Source(Protocol):
+    """Where answers come from: models and ledger, or a recording."""
+
+    def fulfil(self, asks: Sequence[Ask], profile: Profile) -> None:
+        """Record an answer in the profile for every prompt of every ask.
+
+        Asks run concurrently. A call that fails for good is recorded as `FAILED`. Prompts that
+        the profile already knows must not be among them.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """An answered problem.
+
+    Attributes:
+        plan: what the policy decided.
+        answered_by: position of the model whose answer each prompt carries; shape (n_prompts,).
+        rounds: steps of pilot and audit that asked something (concurrent round trips).
+    """
+
+    plan: Plan
+    answered_by: IntArray
+    profile: Profile
+    rounds: int
+
+
+def run(policy: Policy, problem: Problem, source: Source) -> Outcome:
+    """Answer every row by alternating what to ask with what was said."""
+    profile = Profile(problem)
+    steps = policy.steps(problem, profile)
+    rounds = 0
+    while True:
+        try:
+            asks = next(steps)
+        except StopIteration as stop:
+            plan: Plan = stop.value
+            break
+        rounds += fulfil(asks, profile, source)
+    answered_by = deploy(plan, problem, profile, source)
+    return Outcome(plan, answered_by, profile, rounds)
+
+
+def fulfil(asks: Sequence[Ask], profile: Profile, source: Source) -> bool:
+    """Ask what is not known yet; False if all was known."""
+    unknown = []
+    for ask in asks:
+        prompts = np.unique(ask.prompts)
+        prompts = prompts[~profile.known(ask.model, prompts)]
+        if prompts.size or ask.fit:
+            unknown.append(Ask(ask.model, prompts, ask.fit))
+    if unknown:
+        source.fulfil(unknown, profile)
+    return bool(unknown)
+
+
+def deploy(plan: Plan, problem: Problem, profile: Profile, source: Source) -> IntArray:
+    """Have the assigned model answer each prompt; failures go on to the reference."""
+    reference = problem.reference.name
+    answered_by = np.asarray(plan.assigned, dtype=np.int64).copy()
+    if plan.escalates_failures:
+        # where the reference has answered, its answer is the right one and costs nothing more
+        answered_by[profile.codes(reference) != UNKNOWN] = 0
+    asks = [
+        Ask(model.name, np.flatnonzero(answered_by == position))
+        for position, model in enumerate(problem.models)
+    ]
+    fulfil(asks, profile, source)
+    if plan.escalates_failures:
+        for position, model in enumerate(problem.candidates, start=1):
+            mine = answered_by == position
+            answered_by[mine & (profile.codes(model.name) == FAILED)] = 0
+        fulfil([Ask(reference, np.flatnonzero(answered_by == 0))], profile, source)
+    return answered_by

@@ -1,0 +1,148 @@
+"""The gateway: everything that answers a prompt.
+
+A backend answers requests for one model. It returns at once from `start` and puts lists of
+attempts on a queue as they end, so that many backends feed one reader, answers are stored in
+groups as they arrive, and a slow model does not hold up a fast one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from queue import SimpleQueue
+from threading import Event
+from typing import Protocol
+
+DELIVERED = frozenset({"ok", "empty", "cut", "refused"})
+"""Statuses of attempts that the model finished and may bill."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One prompt for one model.
+
+    Attributes:
+        index: the caller's number for it; attempts carry it back.
+        input: the cell's own text (for callables and learned models).
+        prompt: the rendered prompt (for language models).
+    """
+
+    index: int
+    input: str
+    prompt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at one request, paid or not.
+
+    Attributes:
+        final: no further attempt follows for this request.
+        status: "ok", or "empty", "cut" (length limit), "refused": delivered without an answer;
+            "rejected" (4xx), "rate_limited", "server_error", "connection", "timeout",
+            "malformed" (not an API answer), "budget", "cancelled".
+        text: the model's text when status is "ok".
+        confidence: in [0, 1], where the model gives one.
+        cost_usd: by its usage; for attempts without usage the most it may have cost if it may
+            have been billed ("timeout", "connection" after sending), else 0.
+        seconds: wall time (network models) or the share of computing time (local models).
+        served_by: model id that the server returned.
+        error: what went wrong, without the prompt and without secrets.
+        retryable: asking again later may help.
+    """
+
+    index: int
+    final: bool
+    status: str
+    text: str | None = None
+    confidence: float | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float = 0.0
+    seconds: float = 0.0
+    served_by: str | None = None
+    error: str | None = None
+    retryable: bool = False
+
+
+Attempts = SimpleQueue[list[Attempt]]
+
+
+class Allowance(Protocol):
+    """Money that may still be spent; thread-safe."""
+
+    def reserve(self, usd: float) -> bool:
+        """Set aside the worst case of a call; False when the budget does not cover it."""
+        ...
+
+    def settle(self, reserved_usd: float, spent_usd: float) -> None:
+        """Replace a reservation by what the call cost."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """USD per million tokens, and where the figures come from."""
+
+    input_usd_per_mtok: float
+    output_usd_per_mtok: float
+    source: str
+
+    def cost_usd(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """Cost of a call with these token counts."""
+        return (
+            prompt_tokens * self.input_usd_per_mtok + completion_tokens * self.output_usd_per_mtok
+        ) / 1e6
+
+
+class Backend(Protocol):
+    """One model, ready to be asked."""
+
+    @property
+    def name(self) -> str:
+        """The model's name in the configuration."""
+        ...
+
+    @property
+    def price(self) -> Price:
+        """What tokens cost; zero for local models."""
+        ...
+
+    def identity(self, labels: tuple[str, ...]) -> str:
+        """Everything but the prompt that may change the answer: kind, endpoint, parameters.
+
+        Goes into the key under which answers are stored. `labels` are those of the task, empty
+        for an open answer; a backend that does not use them leaves them out.
+        """
+        ...
+
+    def expected_cost_usd(self, request: Request) -> float:
+        """Estimate of one call's cost before it is made."""
+        ...
+
+    def start(
+        self,
+        requests: Sequence[Request],
+        labels: tuple[str, ...],
+        out: Attempts,
+        cancelled: Event,
+        allowance: Allowance | None = None,
+    ) -> None:
+        """Begin to answer and return; every request ends in exactly one final attempt."""
+        ...
+
+    def close(self) -> None:
+        """Release connections and threads."""
+        ...
+
+
+class LearningBackend(Backend, Protocol):
+    """A local model that learns from the reference's answers."""
+
+    def fit(self, inputs: Sequence[str], answers: Sequence[str]) -> None:
+        """Train on normalised reference answers; deterministic in its arguments."""
+        ...
+
+
+PythonFunction = Callable[[list[str]], Sequence[object]]
+"""A callable model: texts in, for each an answer, (answer, confidence) or None."""

@@ -1,0 +1,119 @@
+"""What is known so far about a problem: answers and costs by model and prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smartsql.population import Population
+from smartsql.types import (
+    FAILED,
+    UNKNOWN,
+    BoolArray,
+    Candidate,
+    FloatArray,
+    IntArray,
+    Requirement,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A call to be answered: rows, requirement, and who may answer.
+
+    Attributes:
+        candidates: models other than the reference, in the order of the configuration.
+    """
+
+    requirement: Requirement
+    population: Population
+    reference: Candidate
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def models(self) -> tuple[Candidate, ...]:
+        """The reference, then the candidates: the positions that `Plan.assigned` uses."""
+        return (self.reference, *self.candidates)
+
+    @property
+    def tolerated(self) -> int:
+        """Rows that may differ."""
+        return self.requirement.tolerated(self.population.n_rows)
+
+
+class Profile:
+    """All answers known so far. Policies read it; only the executor writes.
+
+    Answers are codes: two answers agree when their codes are equal and not negative. `UNKNOWN`
+    was never asked, `FAILED` gave no usable answer and agrees with nothing.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        n = problem.population.n_prompts
+        self.problem = problem
+        self._codes = {m.name: np.full(n, UNKNOWN, dtype=np.int32) for m in problem.models}
+        self._costs = {m.name: np.zeros(n, dtype=np.float64) for m in problem.models}
+        self._confidences: dict[str, NDArray[np.float64]] = {}
+        self._expected = {m.name: m.expected_cost for m in problem.models}
+        self._totals = {m.name: [0, 0.0] for m in problem.models}
+
+    def codes(self, model: str) -> NDArray[np.int32]:
+        """Answer codes of a model; shape (n_prompts,)."""
+        return self._codes[model]
+
+    def known(self, model: str, prompts: IntArray) -> BoolArray:
+        """Whether the model was asked each prompt (with or without a usable answer)."""
+        return np.asarray(self._codes[model][prompts] != UNKNOWN)
+
+    def disagrees(self, model: str, prompts: IntArray) -> BoolArray:
+        """Whether the model and the reference differ on prompts both were asked.
+
+        A failed answer on either side is a disagreement.
+        """
+        mine = self._codes[model][prompts]
+        truth = self._codes[self.problem.reference.name][prompts]
+        if (mine == UNKNOWN).any() or (truth == UNKNOWN).any():
+            raise ValueError(f"disagreement of {model} asked for prompts that were not answered")
+        return np.asarray((mine != truth) | (mine < 0))
+
+    def confidences(self, model: str) -> FloatArray:
+        """Confidence of each answer, NaN where none is known; shape (n_prompts,)."""
+        if model not in self._confidences:
+            self._confidences[model] = np.full(self._codes[model].size, np.nan)
+        return self._confidences[model]
+
+    def n_asked(self, model: str) -> int:
+        """Prompts that the model was asked."""
+        return int(self._totals[model][0])
+
+    def mean_cost(self, model: str) -> float:
+        """Mean cost of the model's calls, or the expected cost before the first."""
+        asked, total = self._totals[model]
+        return total / asked if asked else self._expected[model]
+
+    def costs(self, model: str) -> FloatArray:
+        """Cost of each answered prompt, 0 where unknown; shape (n_prompts,)."""
+        return self._costs[model]
+
+    def record(
+        self,
+        model: str,
+        prompts: IntArray,
+        codes: NDArray[np.int32],
+        costs: FloatArray,
+        confidences: FloatArray | None = None,
+    ) -> None:
+        """Add answers; for the executor only. A prompt is recorded once for each model."""
+        assert (codes != UNKNOWN).all() and (self._codes[model][prompts] == UNKNOWN).all()
+        self._codes[model][prompts] = codes
+        self._costs[model][prompts] = costs
+        if confidences is not None:
+            self.confidences(model)[prompts] = confidences
+        totals = self._totals[model]
+        totals[0] += prompts.size
+        totals[1] += float(costs.sum())
+
+
+__all__ = ["FAILED", "UNKNOWN", "Problem", "Profile"]

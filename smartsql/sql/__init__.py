@@ -1,0 +1,1 @@
+"""How a call lives inside a DuckDB plan: normaliser, barrier, session."""

@@ -1,0 +1,1 @@
+"""Exact statistics of audits without replacement. Pure: numbers in, numbers out."""
