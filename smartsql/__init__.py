@@ -8,4 +8,71 @@ The root exports what a user types. Heavy libraries are loaded when they are fir
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from smartsql.errors import (
+    AnswerFormatError,
+    BudgetError,
+    CancelledError,
+    ConfigError,
+    GatewayError,
+    LedgerError,
+    ParameterError,
+    QueryError,
+    RateLimitError,
+    SmartSQLError,
+    UnknownPriceError,
+    UnplannableCallError,
+    VerificationError,
+)
+
+if TYPE_CHECKING:
+    from smartsql.api import connect, register
+    from smartsql.config import Model
+    from smartsql.preview import Preview
+    from smartsql.report import Report
+
 __version__ = "0.1.0"
+
+_LAZY = {
+    "Model": "smartsql.config",
+    "Preview": "smartsql.preview",
+    "Report": "smartsql.report",
+    "connect": "smartsql.api",
+    "register": "smartsql.api",
+}
+
+__all__ = [
+    "AnswerFormatError",
+    "BudgetError",
+    "CancelledError",
+    "ConfigError",
+    "GatewayError",
+    "LedgerError",
+    "Model",
+    "ParameterError",
+    "Preview",
+    "QueryError",
+    "RateLimitError",
+    "Report",
+    "SmartSQLError",
+    "UnknownPriceError",
+    "UnplannableCallError",
+    "VerificationError",
+    "connect",
+    "register",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load what a name needs when it is first used."""
+    if name in _LAZY:
+        value = getattr(importlib.import_module(_LAZY[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'smartsql' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

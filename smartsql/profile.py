@@ -57,7 +57,8 @@ class Profile:
         self._costs = {m.name: np.zeros(n, dtype=np.float64) for m in problem.models}
         self._confidences: dict[str, NDArray[np.float64]] = {}
         self._expected = {m.name: m.expected_cost for m in problem.models}
-        self._totals = {m.name: [0, 0.0] for m in problem.models}
+        # in whole 1e-12 units, so that the sum does not depend on the order of arrival
+        self._totals = {m.name: [0, 0] for m in problem.models}
 
     def codes(self, model: str) -> NDArray[np.int32]:
         """Answer codes of a model; shape (n_prompts,)."""
@@ -86,12 +87,12 @@ class Profile:
 
     def n_asked(self, model: str) -> int:
         """Prompts that the model was asked."""
-        return int(self._totals[model][0])
+        return self._totals[model][0]
 
     def mean_cost(self, model: str) -> float:
         """Mean cost of the model's calls, or the expected cost before the first."""
         asked, total = self._totals[model]
-        return total / asked if asked else self._expected[model]
+        return total / 1e12 / asked if asked else self._expected[model]
 
     def costs(self, model: str) -> FloatArray:
         """Cost of each answered prompt, 0 where unknown; shape (n_prompts,)."""
@@ -113,7 +114,7 @@ class Profile:
             self.confidences(model)[prompts] = confidences
         totals = self._totals[model]
         totals[0] += prompts.size
-        totals[1] += float(costs.sum())
+        totals[1] += int(np.rint(costs * 1e12).astype(np.int64).sum())
 
 
 __all__ = ["FAILED", "UNKNOWN", "Problem", "Profile"]

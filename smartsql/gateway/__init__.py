@@ -88,6 +88,19 @@ class Price:
     output_usd_per_mtok: float
     source: str
 
+    @property
+    def is_free(self) -> bool:
+        """Whether calls cost no money."""
+        return self.input_usd_per_mtok == 0 and self.output_usd_per_mtok == 0
+
+    def __str__(self) -> str:
+        if self.is_free:
+            return f"free ({self.source})"
+        return (
+            f"${self.input_usd_per_mtok:g} in, ${self.output_usd_per_mtok:g} out per million "
+            f"tokens ({self.source})"
+        )
+
     def cost_usd(self, prompt_tokens: int, completion_tokens: int) -> float:
         """Cost of a call with these token counts."""
         return (
@@ -106,6 +119,11 @@ class Backend(Protocol):
     @property
     def price(self) -> Price:
         """What tokens cost; zero for local models."""
+        ...
+
+    @property
+    def claims(self) -> bool:
+        """Whether a call is worth a claim, so that nobody else makes the same call meanwhile."""
         ...
 
     def identity(self, labels: tuple[str, ...]) -> str:

@@ -1,0 +1,267 @@
+"""Configuration: `smartsql.toml`, environment variables and arguments, checked as one."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import platformdirs
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from smartsql.errors import ConfigError
+from smartsql.tasks import Equality, Task
+
+OPENAI_URL = "https://api.openai.com/v1"
+FILE_NAME = "smartsql.toml"
+BUILT_IN_LADDER = ("gpt-6.1-sol", "gpt-6.1-terra", "gpt-6-luna")
+
+
+class Model(BaseModel):
+    """A model that may answer.
+
+    `kind` is "openai" (any OpenAI-compatible endpoint), "llama_cpp" (a GGUF file in this
+    process), "learned" (a classifier that learns from the reference's answers) or "python" (a
+    callable over a list of texts). Keys are given by the name of an environment variable only.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    name: str = Field(min_length=1)
+    kind: Literal["openai", "llama_cpp", "learned", "python"] = "openai"
+    reference: bool = False
+    base_url: str = OPENAI_URL
+    api_key_env: str | None = None
+    model: str | None = None
+    logprobs: bool = False
+    input_usd_per_mtok: float | None = Field(default=None, ge=0)
+    output_usd_per_mtok: float | None = Field(default=None, ge=0)
+    requests_per_minute: float | None = Field(default=None, gt=0)
+    tokens_per_minute: float | None = Field(default=None, gt=0)
+    timeout_s: float = Field(default=60.0, gt=0)
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    path: str | None = None
+    function: str | Callable[[list[str]], Any] | None = None
+    version: str = ""
+
+
+class TaskSettings(BaseModel):
+    """A `[tasks.NAME]` section."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompt: str
+    labels: tuple[str, ...] = ()
+    equal: Equality = "auto"
+
+
+def default_store() -> str:
+    """Where paid answers are kept: the user's data folder, not a cache that people delete."""
+    return str(Path(platformdirs.user_data_dir("smartsql", appauthor=False)) / "answers.sqlite")
+
+
+class Settings(BaseSettings):
+    """All settings of a session. Arguments win over the environment, the environment over the file.
+
+    Raises:
+        ConfigError: through `load`, for every value that cannot be used.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="SMARTSQL_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    store: str = Field(default_factory=default_store)
+    budget_usd: float | None = Field(default=None, ge=0)
+    on_budget: Literal["error", "null"] = "error"
+    on_error: Literal["error", "null"] = "error"
+    max_in_flight: int = Field(default=256, ge=1)
+    seed: int | None = Field(default=None, ge=0)
+    default_task: str | None = None
+    models: tuple[Model, ...] = ()
+    tasks: dict[str, TaskSettings] = Field(default_factory=dict)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only arguments and the environment: `load` merges the file below both."""
+        return init_settings, env_settings
+
+    @property
+    def reference(self) -> Model:
+        """The model whose answers define the right ones."""
+        return next(model for model in self.models if model.reference)
+
+    def task(self, name: str | None) -> Task:
+        """The task of that name, the default task, or prompts sent as they stand.
+
+        Raises:
+            ConfigError: no task of that name.
+        """
+        name = name or self.default_task
+        if name is None:
+            return Task()
+        if name not in self.tasks:
+            raise ConfigError(
+                f"no task {name!r} is configured. "
+                + _did_you_mean(name, list(self.tasks))
+                + f"Add a [tasks.{name}] section with a prompt to {FILE_NAME}."
+            )
+        section = self.tasks[name]
+        return Task(name, section.prompt, section.labels, section.equal)
+
+
+def load(config: str | os.PathLike[str] | None = None, **arguments: Any) -> Settings:
+    """Read the settings.
+
+    Args:
+        config: a TOML file; without it `SMARTSQL_CONFIG`, `./smartsql.toml` and the user's
+            configuration folder are tried in this order.
+        **arguments: settings that win over file and environment; None means not given.
+
+    Raises:
+        ConfigError: no such file, unknown key, value out of range, no reference or two.
+    """
+    path = find_file(config)
+    values = _read_toml(path) if path else {}
+    given = {key: value for key, value in arguments.items() if value is not None}
+    from_environment = {
+        name.removeprefix("SMARTSQL_").split("__")[0].lower()
+        for name in os.environ
+        if name.upper().startswith("SMARTSQL_")
+    }
+    below = {
+        key: value
+        for key, value in values.items()
+        if key not in from_environment or key in ("models", "tasks")
+    }
+    try:
+        settings = Settings(**{**below, **given})
+    except ValidationError as error:
+        raise ConfigError(_explain(error, path)) from None
+    if not settings.models:
+        settings = settings.model_copy(update={"models": _built_in_ladder()})
+    _check(settings)
+    return settings
+
+
+def find_file(config: str | os.PathLike[str] | None) -> Path | None:
+    """The configuration file to read, None if there is none."""
+    named = config or os.environ.get("SMARTSQL_CONFIG")
+    if named:
+        path = Path(named).expanduser()
+        if not path.is_file():
+            raise ConfigError(f"the configuration file {str(path)!r} does not exist.")
+        return path
+    folder = Path(platformdirs.user_config_dir("smartsql", appauthor=False))
+    return next((p for p in (Path(FILE_NAME), folder / FILE_NAME) if p.is_file()), None)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"cannot read the configuration {str(path)!r}: {error}") from error
+    return _resolve_paths(values, path.parent)
+
+
+def _resolve_paths(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Relative files are meant relative to the configuration file."""
+    if isinstance(values.get("store"), str):
+        values["store"] = _resolved(values["store"], folder)
+    models = values.get("models")
+    for model in models if isinstance(models, list) else ():
+        if isinstance(model, dict) and isinstance(model.get("path"), str):
+            model["path"] = _resolved(model["path"], folder)
+    return values
+
+
+def _resolved(text: str, folder: Path) -> str:
+    if text == ":memory:" or text.startswith("package:"):
+        return text
+    return str(folder / Path(text).expanduser())
+
+
+def _built_in_ladder() -> tuple[Model, ...]:
+    """Current OpenAI models for users with a key and no configuration."""
+    if not os.environ.get("OPENAI_API_KEY"):
+        raise ConfigError(
+            f"no models are configured. Write a {FILE_NAME} with at least one [[models]] entry "
+            f"that has reference = true, or set OPENAI_API_KEY to use the built-in ladder of "
+            f"OpenAI models; `smartsql demo` shows the whole on this machine without a key."
+        )
+    return tuple(
+        Model(name=name, api_key_env="OPENAI_API_KEY", reference=name == BUILT_IN_LADDER[0])
+        for name in BUILT_IN_LADDER
+    )
+
+
+def _check(settings: Settings) -> None:
+    names = [model.name for model in settings.models]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"the model name {twice[0]!r} is configured twice; names must differ.")
+    references = [model.name for model in settings.models if model.reference]
+    if len(references) != 1:
+        seen = "none has" if not references else f"{', '.join(references)} have"
+        raise ConfigError(
+            f"exactly one of the models must have reference = true, but {seen} "
+            f"(models: {', '.join(names)}). Its answers define the right ones."
+        )
+    for model in settings.models:
+        _check_model(model)
+    for name in settings.tasks:
+        settings.task(name)
+    settings.task(None)
+
+
+def _check_model(model: Model) -> None:
+    needed = {"llama_cpp": "path", "python": "function"}.get(model.kind)
+    if needed and getattr(model, needed) is None:
+        raise ConfigError(f"model {model.name!r} of kind {model.kind!r} needs the key {needed!r}.")
+    if model.kind == "learned" and model.reference:
+        raise ConfigError(
+            f"model {model.name!r} learns from the reference and cannot be the reference itself."
+        )
+    if (model.input_usd_per_mtok is None) != (model.output_usd_per_mtok is None):
+        missing = (
+            "input_usd_per_mtok" if model.input_usd_per_mtok is None else "output_usd_per_mtok"
+        )
+        raise ConfigError(f"model {model.name!r} has one price only; set {missing} too.")
+
+
+def _explain(error: ValidationError, path: Path | None) -> str:
+    where = f" in {str(path)!r}" if path else ""
+    lines = []
+    for problem in error.errors(include_url=False, include_context=False):
+        place = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            key = str(problem["loc"][-1])
+            known = _known_keys(problem["loc"])
+            lines.append(f"unknown key {place!r}{where}. {_did_you_mean(key, known)}".strip())
+        else:
+            lines.append(f"{place!r}{where} is {problem['input']!r}: {problem['msg']}")
+    return "; ".join(lines)
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    if location[0] == "models" and len(location) > 1:
+        return list(Model.model_fields)
+    if location[0] == "tasks" and len(location) > 1:
+        return list(TaskSettings.model_fields)
+    return list(Settings.model_fields)
+
+
+def _did_you_mean(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.0) if known else []
+    return f"Did you mean {near[0]!r}? " if near else ""

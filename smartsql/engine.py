@@ -1,0 +1,345 @@
+"""The engine: answers the rows of one smart call, and remembers what it did."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from threading import Event, Lock
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from smartsql import __version__
+from smartsql.budget import Budget
+from smartsql.errors import BudgetError
+from smartsql.exchange import Exchange, Progress
+from smartsql.executor import Outcome, run
+from smartsql.gateway import Backend
+from smartsql.ledger import Ledger, Statement
+from smartsql.profile import Profile
+from smartsql.report import ModelReport, Report
+from smartsql.types import Ask, IntArray, Plan, Requirement
+from smartsql.work import Work, answers_digest, prepare, rows_digest
+
+if TYPE_CHECKING:
+    from smartsql.config import Settings
+    from smartsql.policies import Policy
+    from smartsql.preview import Preview
+    from smartsql.sql.protocol import Call
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The answered set: one entry for each distinct prompt, in the order they were given."""
+
+    answer: pa.Array
+    model: pa.Array
+    source: pa.Array
+    confidence: pa.Array
+    cost_usd: pa.Array
+    error: pa.Array
+
+
+class Engine:
+    """Answers calls with the models of a configuration; safe for threads.
+
+    Args:
+        settings: the configuration.
+        backends: the models by name, in the order of the configuration.
+        store: where paid answers are kept.
+        policy: how calls are answered; the certified procedure by default.
+        progress: called with (model, done, total of this step, USD so far).
+
+    Attributes:
+        history: reports of the calls that were answered, oldest first.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        backends: Mapping[str, Backend],
+        store: Ledger,
+        *,
+        policy: Policy | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.settings = settings
+        self.backends = dict(backends)
+        self.store = store
+        self.history: list[Report] = []
+        self.progress = progress
+        self._policy = policy
+        self._cancelled = Event()
+        self._lock = Lock()
+        self._running = 0
+
+    def answer(self, call: Call, prompts: pa.Array, weights: IntArray) -> Answered:
+        """Answer the distinct prompts of a call.
+
+        Args:
+            call: the call's text, delta, gamma and task.
+            prompts: distinct, non-null texts; string array of shape (n,).
+            weights: rows that carry each; shape (n,), at least 1.
+
+        Raises:
+            ParameterError: delta or gamma out of range.
+            ConfigError: unknown task.
+            GatewayError, BudgetError, CancelledError, LedgerError: see `Exchange.fulfil`.
+        """
+        with self._in_progress():
+            started = datetime.now(UTC), time.perf_counter()
+            work = self.prepare(call, prompts, weights)
+            return self._run(call, work, *started)
+
+    def prepare(self, call: Call, prompts: pa.Array, weights: IntArray) -> Work:
+        """Everything about a call that is known before anything is asked."""
+        requirement = Requirement(call.delta, call.gamma)
+        task = self.settings.task(call.task)
+        return prepare(requirement, task, prompts, weights, self.settings.models, self.backends)
+
+    def preview(self, call: Call, prompts: pa.Array, weights: IntArray) -> Preview:
+        """What a call would cost; asks no model."""
+        from smartsql.preview import preview
+
+        return preview(self, call, prompts, weights)
+
+    def cancel(self) -> None:
+        """End the calls that are running; what came back is kept."""
+        self._cancelled.set()
+
+    @property
+    def policy(self) -> Policy:
+        """How calls are answered."""
+        if self._policy is None:
+            from smartsql.policies.certified import Certified
+
+            self._policy = Certified()
+        return self._policy
+
+    def reports(self) -> pa.Table:
+        """One row a call of this session: the report's fields."""
+        from smartsql.tables import reports
+
+        return reports(self.history)
+
+    def models(self) -> pa.Table:
+        """Name, role, prices and where they come from, calls, tokens and spend."""
+        from smartsql.tables import models
+
+        return models(self.settings, self.backends, self.store)
+
+    def ledger(self) -> pa.Table:
+        """Every attempt that may have cost money."""
+        from smartsql.tables import attempts
+
+        return attempts(self.store)
+
+    def close(self) -> None:
+        """Release models and the ledger."""
+        for backend in self.backends.values():
+            backend.close()
+        self.store.close()
+
+    @contextmanager
+    def _in_progress(self) -> Iterator[None]:
+        """A cancel ends the calls that run now, not the next one."""
+        with self._lock:
+            if self._running == 0:
+                self._cancelled.clear()
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running -= 1
+
+    def _run(self, call: Call, work: Work, started_at: datetime, clock: float) -> Answered:
+        names = [model.name for model in work.models]
+        identities = [self.backends[n].identity(work.cells.task.labels) for n in names]
+        key = work.key(identities, self.policy.name, self.settings.seed)
+        seed = self.store.statement(key, self._statement(work)).seed
+        run_id = self.store.begin_run(key)
+        exchange = Exchange(
+            work.cells,
+            {name: self.backends[name] for name in names},
+            self.store,
+            run_id,
+            reference=names[0],
+            in_seconds=work.unit == "s",
+            on_error=self.settings.on_error,
+            budget=Budget(self.settings.budget_usd),
+            progress=self.progress,
+            cancelled=self._cancelled,
+        )
+        source = _Timed(exchange)
+        problem = work.problem(seed)
+        try:
+            outcome = run(self.policy, problem, source)
+        except BudgetError as error:
+            if self.settings.on_budget == "error" or source.profile is None:
+                raise
+            outcome = _what_is_known(source.profile, str(error))
+        elapsed = time.perf_counter() - clock
+        report = _report(call, work, outcome, exchange)
+        report = replace(
+            report,
+            seed=seed,
+            started_at=started_at.isoformat(timespec="seconds"),
+            seconds=round(elapsed, 3),
+            decide_s=round(elapsed - source.seconds, 3),
+            run=run_id,
+            statement=key.hex(),
+            strategy=self.policy.name,
+            store=self.store.path,
+        )
+        self.store.end_run(run_id, report.to_json())
+        self.history.append(report)
+        return _columns(work, outcome, exchange)
+
+    def _statement(self, work: Work) -> Statement:
+        configured = self.settings.seed
+        seed = secrets.randbits(48) if configured is None else configured
+        return Statement(seed, work.prompts, work.weights)
+
+
+class _Timed:
+    """The exchange, with the time spent in it."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self.seconds = 0.0
+        self.profile: Profile | None = None
+
+    def fulfil(self, asks: Sequence[Ask], profile: Profile) -> None:
+        self.profile = profile
+        start = time.perf_counter()
+        try:
+            self._exchange.fulfil(asks, profile)
+        finally:
+            self.seconds += time.perf_counter() - start
+
+
+def _what_is_known(profile: Profile, why: str) -> Outcome:
+    """The outcome when the money ran out: reference answers, and none for the other rows."""
+    reference = profile.problem.reference.name
+    answered_by = np.where(profile.codes(reference) >= 0, 0, -1).astype(np.int64)
+    plan = Plan(answered_by, bound=0.0, notes=(why,))
+    return Outcome(plan, answered_by, profile, rounds=0)
+
+
+def _without_answer(outcome: Outcome) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    reference = outcome.profile.problem.reference.name
+    failed = outcome.profile.codes(reference) < 0
+    return np.asarray((outcome.answered_by < 0) | ((outcome.answered_by == 0) & failed))
+
+
+def _report(call: Call, work: Work, outcome: Outcome, exchange: Exchange) -> Report:
+    """The report of a call; `Engine._run` adds what it alone knows."""
+    profile, plan = outcome.profile, outcome.plan
+    weights, answered_by = work.weights, outcome.answered_by
+    n_rows = int(weights.sum())
+    lost = _without_answer(outcome)
+    error_rows = int(weights[lost].sum())
+    reference = work.models[0].name
+    reference_spend = profile.mean_cost(reference) * weights.size
+    spend_usd = sum(tally.cost_usd for tally in exchange.tallies.values())
+    spend_s = sum(tally.seconds for tally in exchange.tallies.values())
+    task = work.cells.task
+    return Report(
+        call=call.text,
+        task=task.name,
+        task_definition={"labels": list(task.labels), "equal": task.equal},
+        rows=n_rows,
+        prompts=int(weights.size),
+        delta=work.requirement.delta,
+        gamma=work.requirement.gamma,
+        # a row without an answer differs from the reference, whoever was to answer it
+        bound=min(1.0, plan.bound + error_rows / max(n_rows, 1)),
+        unit=work.unit,
+        spend=spend_usd if work.unit == "usd" else spend_s,
+        reference_spend=reference_spend,
+        spend_usd=spend_usd,
+        reference_spend_usd=reference_spend if work.unit == "usd" else 0.0,
+        pilot_rows=plan.pilot_rows,
+        audited_rows=plan.audited_rows,
+        assigned_rows=int(weights[answered_by > 0].sum()),
+        reference_rows=int(weights[(answered_by == 0) & ~lost].sum()),
+        error_rows=error_rows,
+        rounds=outcome.rounds,
+        models=tuple(
+            _model_report(position, work, outcome, exchange) for position in range(len(work.models))
+        ),
+        certificate=plan.certificate,
+        notes=(*work.notes, *plan.notes),
+        rows_digest=rows_digest(work.prompts, weights),
+        answers_digest=answers_digest(answered_by),
+        version=__version__,
+        seed=0,
+        started_at="",
+        seconds=0.0,
+        decide_s=0.0,
+        run=0,
+        statement="",
+        strategy="",
+        store="",
+    )
+
+
+def _model_report(position: int, work: Work, outcome: Outcome, exchange: Exchange) -> ModelReport:
+    candidate = work.models[position]
+    tally = asdict(exchange.tallies[candidate.name])
+    backend_price = exchange.price_of(candidate.name)
+    mine = outcome.answered_by == position
+    if position == 0:
+        mine &= ~_without_answer(outcome)
+    return ModelReport(
+        name=candidate.name,
+        role="reference" if position == 0 else "candidate",
+        identity=exchange.identities[candidate.name],
+        price=str(backend_price),
+        learns=candidate.learns,
+        expected_cost=candidate.expected_cost,
+        mean_cost=outcome.profile.mean_cost(candidate.name),
+        rows=int(work.weights[mine].sum()),
+        **{**tally, "served_by": tuple(sorted(tally["served_by"]))},
+    )
+
+
+def _columns(work: Work, outcome: Outcome, exchange: Exchange) -> Answered:
+    """Answers as columns, in the order in which the prompts were given."""
+    by = outcome.answered_by
+    n = by.size
+    text, cached = np.full(n, -1, dtype=np.int32), np.zeros(n, dtype=np.bool_)
+    confidence = np.full(n, np.nan)
+    names = [model.name for model in work.models]
+    for position, name in enumerate(names):
+        mine = by == position
+        text[mine] = exchange.text_of[name][mine]
+        cached[mine] = exchange.was_cached[name][mine]
+        confidence[mine] = outcome.profile.confidences(name)[mine]
+    lost = _without_answer(outcome)
+    sources = ["reference", "assigned", "cached", "error"]
+    source = np.where(lost, 3, np.where(cached, 2, np.where(by > 0, 1, 0)))
+    given = np.empty(n, dtype=np.int64)
+    given[work.order] = np.arange(n)
+
+    def column(values: Sequence[str], positions: IntArray) -> pa.Array:
+        taken = pa.array(positions[given], pa.int64(), mask=(positions < 0)[given])
+        return pa.array(values, pa.string()).take(taken)
+
+    errors = exchange.error_texts(np.flatnonzero(lost))
+    return Answered(
+        answer=column(exchange.texts, np.where(lost, -1, text)),
+        model=column(names, np.where(lost, -1, by)),
+        source=column(sources, source),
+        confidence=pa.array(confidence[given], pa.float64(), mask=np.isnan(confidence[given])),
+        cost_usd=pa.array((exchange.paid_usd / work.weights)[given], pa.float64()),
+        error=pa.array([errors.get(i) for i in given.tolist()], pa.string())
+        if errors
+        else pa.nulls(n, pa.string()),
+    )

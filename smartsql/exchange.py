@@ -1,0 +1,469 @@
+"""The exchange: asks go to the ledger first, then to the models; answers come back durable.
+
+This is the `Source` of a live statement. It owns everything that touches the outside, so that
+policies stay pure: lookups, claims, requests in flight, the budget, retries' bills, cancellation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from threading import Event
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from smartsql.budget import Budget
+from smartsql.errors import (
+    AnswerFormatError,
+    BudgetError,
+    CancelledError,
+    GatewayError,
+    RateLimitError,
+    SmartSQLError,
+)
+from smartsql.gateway import DELIVERED, Attempt, Attempts, Backend, LearningBackend, Price, Request
+from smartsql.ledger import LEASE_S, Ledger, Stored
+from smartsql.profile import Profile
+from smartsql.tasks import Task
+from smartsql.types import FAILED, Ask, IntArray
+
+Progress = Callable[[str, int, int, float], None]
+"""Called with (model, done, total of this step, USD so far)."""
+
+SLICE = 32_768
+"""Requests handed to a backend at once; bounds the memory of a large statement."""
+_MODEL_BIT = 40
+_PATIENCE_S = 15.0
+
+
+@dataclass(slots=True)
+class Tally:
+    """What one model did in one statement."""
+
+    calls: int = 0
+    cached: int = 0
+    failed: int = 0
+    retries: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float = 0.0
+    failed_cost_usd: float = 0.0
+    seconds: float = 0.0
+    last_error: str | None = None
+    served_by: set[str] = field(default_factory=set)
+
+    def add(self, attempt: Attempt) -> None:
+        """Count an attempt."""
+        delivered = attempt.final and attempt.status in DELIVERED
+        self.calls += delivered
+        self.retries += not attempt.final
+        self.prompt_tokens += attempt.prompt_tokens
+        self.completion_tokens += attempt.completion_tokens
+        self.cost_usd += attempt.cost_usd
+        self.failed_cost_usd += 0.0 if delivered else attempt.cost_usd
+        self.seconds += attempt.seconds
+        self.last_error = attempt.error or self.last_error
+        if attempt.served_by:
+            self.served_by.add(attempt.served_by)
+
+
+@dataclass(slots=True)
+class Job:
+    """Prompts that one model is being asked in this step."""
+
+    model: str
+    identity: int
+    todo: IntArray
+    cancelled: Event
+    position: int = 0
+    outstanding: int = 0
+    elsewhere: list[int] = field(default_factory=list)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something is in flight or still to be asked."""
+        return self.outstanding > 0 or self.position < self.todo.size or bool(self.elsewhere)
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """The distinct cells of a call, in the order of their digests.
+
+    So nothing that is decided later depends on how the table is stored.
+
+    Attributes:
+        texts: one text for each; string array of shape (n_prompts,).
+        task: how a cell becomes a prompt.
+        digests: of the rendered prompts, ascending; 16 bytes each.
+    """
+
+    texts: pa.Array
+    task: Task
+    digests: Sequence[bytes]
+
+
+class Exchange:
+    """Where a live statement's answers come from (an `executor.Source`).
+
+    Args:
+        cells: what is asked.
+        backends: the models by name; the reference among them.
+        reference: name of the reference model.
+        in_seconds: costs are measured seconds instead of dollars.
+        on_error: "error" stops at the first row that the reference fails for good.
+        progress: called with (model, done, total of this step, USD so far).
+        cancelled: set from outside to end the statement.
+    """
+
+    def __init__(
+        self,
+        cells: Cells,
+        backends: Mapping[str, Backend],
+        ledger: Ledger,
+        run: int,
+        *,
+        reference: str,
+        in_seconds: bool = False,
+        on_error: Literal["error", "null"] = "error",
+        budget: Budget | None = None,
+        progress: Progress | None = None,
+        cancelled: Event | None = None,
+    ) -> None:
+        self._cells = cells
+        self._backends = backends
+        self._ledger = ledger
+        self._run = run
+        self._reference = reference
+        self._in_seconds = in_seconds
+        self._on_error = on_error
+        self.budget = budget or Budget(None)
+        self._progress = progress
+        self._cancelled = cancelled or Event()
+        self._owner = uuid.uuid4().hex
+        self._read = cells.task.reader()
+        self._queue: Attempts = queue.SimpleQueue()
+        self._codes: dict[str, int] = {}
+        self._texts: dict[str, int] = {}
+        n = len(cells.digests)
+        self.text_of = {name: np.full(n, -1, dtype=np.int32) for name in backends}
+        self.was_cached = {name: np.zeros(n, dtype=np.bool_) for name in backends}
+        self.tallies = {name: Tally() for name in backends}
+        self.paid_usd = np.zeros(n, dtype=np.float64)
+        self.errors: dict[int, str] = {}
+        self.identities = {
+            name: backend.identity(cells.task.labels) for name, backend in backends.items()
+        }
+        self._trained: dict[str, str] = {}
+        self._failure: SmartSQLError | None = None
+        self._has_claimed = False
+
+    @property
+    def texts(self) -> list[str]:
+        """Answer texts; `text_of` holds positions in this list."""
+        return list(self._texts)
+
+    def price_of(self, model: str) -> Price:
+        """What the model's tokens cost."""
+        return self._backends[model].price
+
+    def error_texts(self, prompts: IntArray) -> dict[int, str]:
+        """Why each of these prompts has no answer."""
+        return {i: self.errors.get(i, "not asked: the budget is used up") for i in prompts.tolist()}
+
+    # --- one step ----------------------------------------------------------------------------
+
+    def fulfil(self, asks: Sequence[Ask], profile: Profile) -> None:
+        """Answer one step's asks concurrently; see `executor.Source`.
+
+        Raises:
+            GatewayError: the reference failed a row for good and `on_error` is "error".
+            BudgetError: the budget does not cover what is left.
+            CancelledError: the statement was interrupted.
+            LedgerError: answers cannot be kept.
+        """
+        for ask in asks:
+            if ask.fit:
+                self._fit(ask.model, profile)
+        jobs = [self._job(ask, profile) for ask in asks if ask.prompts.size]
+        total = sum(job.todo.size for job in jobs)
+        if not total:
+            return
+        try:
+            self._work(jobs, profile, total)
+        except BaseException:
+            self._abandon(jobs, profile)
+            raise
+        finally:
+            if self._has_claimed:
+                self._ledger.release(self._owner)
+        if self._failure:
+            raise self._failure
+
+    def _fit(self, model: str, profile: Profile) -> None:
+        """Train a learning model on all reference answers that are known."""
+        known = np.flatnonzero(profile.codes(self._reference) >= 0)
+        texts = self.texts
+        answers = [texts[i] for i in self.text_of[self._reference][known].tolist()]
+        backend: LearningBackend = self._backends[model]  # type: ignore[assignment]
+        backend.fit(self._cells.texts.take(pa.array(known)).to_pylist(), answers)
+        self._trained[model] = training_digest(
+            [self._cells.digests[i] for i in known.tolist()], answers
+        )
+
+    def _job(self, ask: Ask, profile: Profile) -> Job:
+        """The prompts of an ask that are not in the ledger; those that are go to the profile."""
+        identity = self._ledger.identity(ask.model, self.identity_of(ask.model))
+        prompts = np.sort(ask.prompts)
+        stored = self._lookup(ask.model, identity, prompts.tolist())
+        self._record_stored(ask.model, stored, profile)
+        if stored:
+            prompts = prompts[~np.isin(prompts, np.fromiter(stored, np.int64, len(stored)))]
+        return Job(ask.model, identity, prompts, Event())
+
+    def identity_of(self, model: str) -> str:
+        """The identity under which a model's answers are stored now."""
+        trained = self._trained.get(model)
+        return self.identities[model] + (f" trained on {trained}" if trained else "")
+
+    def _lookup(self, model: str, identity: int, prompts: list[int]) -> dict[int, Stored]:
+        digests = [self._cells.digests[i] for i in prompts]
+        found = self._ledger.lookup(identity, digests)
+        if not found:
+            return {}
+        # what the reference failed to answer is asked again, what a candidate failed is known
+        return {
+            prompt: found[d]
+            for prompt, d in zip(prompts, digests, strict=True)
+            if d in found and (found[d].status == "ok" or model != self._reference)
+        }
+
+    def _record_stored(self, model: str, stored: dict[int, Stored], profile: Profile) -> None:
+        if not stored:
+            return
+        self.tallies[model].cached += len(stored)
+        self.was_cached[model][list(stored)] = True
+        self._to_profile(
+            model,
+            [
+                (
+                    prompt,
+                    s.status,
+                    s.text,
+                    s.confidence,
+                    s.seconds if self._in_seconds else s.cost_usd,
+                )
+                for prompt, s in stored.items()
+            ],
+            profile,
+        )
+
+    # --- requests in flight ------------------------------------------------------------------
+
+    def _work(self, jobs: list[Job], profile: Profile, total: int) -> None:
+        done, next_renewal = 0, time.monotonic() + LEASE_S / 3
+        while any(job.is_open for job in jobs):
+            if self._cancelled.is_set():
+                raise CancelledError(
+                    "the statement was interrupted; the answers that came back are kept."
+                )
+            for number, job in enumerate(jobs):
+                if job.outstanding == 0 and not self._failure:
+                    self._start(number, job, profile)
+                elif self._failure:
+                    job.position, job.elsewhere = job.todo.size, []
+                    if self._backends[job.model].price.is_free:
+                        job.cancelled.set()  # what is in flight elsewhere is paid: let it end
+            done += self._receive(jobs, profile, timeout_s=0.1)
+            if self._progress:
+                self._progress(jobs[0].model, done, total, self.budget_spent)
+            if self._has_claimed and time.monotonic() > next_renewal:
+                self._ledger.renew(self._owner)
+                next_renewal = time.monotonic() + LEASE_S / 3
+
+    @property
+    def budget_spent(self) -> float:
+        """USD spent in this statement so far, failed attempts included."""
+        return sum(tally.cost_usd for tally in self.tallies.values())
+
+    def _start(self, number: int, job: Job, profile: Profile) -> None:
+        """Hand the next slice to the backend."""
+        prompts = job.todo[job.position : job.position + SLICE].tolist()
+        job.position += len(prompts)
+        backend = self._backends[job.model]
+        if backend.claims:
+            prompts = self._claim(job, prompts, profile)
+        if not prompts:
+            return
+        job.outstanding = len(prompts)
+        backend.start(
+            self._requests(number, prompts),
+            self._cells.task.labels,
+            self._queue,
+            job.cancelled,
+            self.budget,
+        )
+
+    def _claim(self, job: Job, prompts: list[int], profile: Profile) -> list[int]:
+        """The prompts nobody else is asking right now; answers of others are taken over."""
+        prompts = prompts + job.elsewhere
+        waited, job.elsewhere = bool(job.elsewhere), []
+        by_digest = {self._cells.digests[i]: i for i in prompts}
+        self._has_claimed = True
+        mine = self._ledger.claim(job.identity, list(by_digest), self._owner)
+        # between our lookup and our claim another owner may have paid and let go
+        stored = self._lookup(job.model, job.identity, prompts)
+        self._record_stored(job.model, stored, profile)
+        job.elsewhere = [i for d, i in by_digest.items() if d not in mine and i not in stored]
+        if job.elsewhere and waited:
+            time.sleep(0.05)
+        return [by_digest[d] for d in mine if by_digest[d] not in stored]
+
+    def _requests(self, number: int, prompts: list[int]) -> list[Request]:
+        render, offset = self._cells.task.render, number << _MODEL_BIT
+        texts = self._cells.texts.take(pa.array(prompts, pa.int64())).to_pylist()
+        return [
+            Request(offset | prompt, text, render(text))
+            for prompt, text in zip(prompts, texts, strict=True)
+        ]
+
+    def _receive(self, jobs: list[Job], profile: Profile, timeout_s: float) -> int:
+        """Take what has arrived: to the ledger first, then to the profile."""
+        arrived: dict[int, list[Attempt]] = {}
+        ended = 0
+        for attempt in self._drain(timeout_s):
+            number = attempt.index >> _MODEL_BIT
+            arrived.setdefault(number, []).append(attempt)
+        mask = (1 << _MODEL_BIT) - 1
+        digests = self._cells.digests
+        for number, attempts in arrived.items():
+            job = jobs[number]
+            tried = [a for a in attempts if a.status not in ("budget", "cancelled") or a.cost_usd]
+            if tried:
+                self._ledger.record(
+                    self._run, job.identity, ((digests[a.index & mask], a) for a in tried)
+                )
+            tally = self.tallies[job.model]
+            finals = []
+            for a in attempts:
+                tally.add(a)
+                if a.cost_usd:
+                    self.paid_usd[a.index & mask] += a.cost_usd
+                if a.final:
+                    finals.append(a)
+            self._settle(job, finals, mask, profile)
+            job.outstanding -= len(finals)
+            ended += len(finals)
+        return ended
+
+    def _drain(self, timeout_s: float) -> Iterator[Attempt]:
+        try:
+            yield from self._queue.get(timeout=timeout_s)
+            while True:
+                yield from self._queue.get_nowait()
+        except queue.Empty:
+            return
+
+    def _settle(self, job: Job, finals: list[Attempt], mask: int, profile: Profile) -> None:
+        rows = []
+        for a in finals:
+            prompt = a.index & mask
+            if a.status in ("budget", "cancelled"):
+                self._stop(job, a)
+                continue
+            if a.status not in DELIVERED:
+                self.errors[prompt] = a.error or a.status
+            cost = a.seconds if self._in_seconds else a.cost_usd
+            rows.append((prompt, a.status, a.text, a.confidence, cost))
+        self._to_profile(job.model, rows, profile)
+
+    def _to_profile(
+        self,
+        model: str,
+        rows: list[tuple[int, str, str | None, float | None, float]],
+        profile: Profile,
+    ) -> None:
+        """Read raw answers and record them; rows are (prompt, status, text, confidence, cost)."""
+        if not rows:
+            return
+        codes = np.empty(len(rows), dtype=np.int32)
+        texts = np.full(len(rows), -1, dtype=np.int32)
+        all_codes, all_texts, read = self._codes, self._texts, self._read
+        for k, (prompt, status, text, _, _) in enumerate(rows):
+            reading = read(text) if status == "ok" and text is not None else None
+            if reading is None:
+                codes[k] = FAILED
+                self.tallies[model].failed += 1
+                if model == self._reference:
+                    self._reference_failed(prompt, status, text)
+            else:
+                codes[k] = all_codes.setdefault(reading.key, len(all_codes))
+                texts[k] = all_texts.setdefault(reading.text, len(all_texts))
+        prompts = np.fromiter((row[0] for row in rows), np.int64, len(rows))
+        self.text_of[model][prompts] = texts
+        costs = np.fromiter((row[4] for row in rows), np.float64, len(rows))
+        confidences = np.array([row[3] for row in rows], dtype=np.float64)
+        has_confidence = not np.isnan(confidences).all()
+        profile.record(model, prompts, codes, costs, confidences if has_confidence else None)
+
+    # --- unhappy ends ------------------------------------------------------------------------
+
+    def _reference_failed(self, prompt: int, status: str, text: str | None) -> None:
+        message = self.errors.setdefault(prompt, _why(status, text, self._cells.task))
+        if self._on_error == "error" and self._failure is None:
+            kind = {"rate_limited": RateLimitError, "ok": AnswerFormatError}.get(
+                status, AnswerFormatError if status in DELIVERED else GatewayError
+            )
+            self._failure = kind(
+                f"the reference model {self._reference!r} gave no usable answer to a row: "
+                f'{message}. All paid answers are kept. Set on_error = "null" to have such rows '
+                f"answered by NULL with the reason in the error column.",
+                model=self._reference,
+                retryable=status not in (*DELIVERED, "rejected"),
+            )
+            self.budget.halt()
+
+    def _stop(self, job: Job, attempt: Attempt) -> None:
+        if self._failure is not None:
+            return
+        if attempt.status == "budget" and self.budget.exhausted:
+            limit = self.budget.limit_usd or 0.0
+            left = job.outstanding + job.todo.size - job.position
+            self._failure = BudgetError(limit, self.budget_spent, left)
+        else:
+            self._failure = CancelledError("the statement was interrupted.")
+        self.budget.halt()
+
+    def _abandon(self, jobs: list[Job], profile: Profile) -> None:
+        """Cancel what is in flight and keep what comes back."""
+        self.budget.halt()
+        for job in jobs:
+            job.cancelled.set()
+        deadline = time.monotonic() + _PATIENCE_S
+        while any(job.outstanding for job in jobs) and time.monotonic() < deadline:
+            self._receive(jobs, profile, timeout_s=0.1)
+
+
+def training_digest(digests: Sequence[bytes], answers: Sequence[str]) -> str:
+    """What a learning model was trained on, as a short text."""
+    total = hashlib.blake2b(digest_size=16)
+    for d, answer in zip(digests, answers, strict=True):
+        total.update(d + answer.encode("utf-8", "surrogatepass") + b"\0")
+    return total.hexdigest()
+
+
+def _why(status: str, text: str | None, task: Task) -> str:
+    if status == "ok" and task.labels:
+        shown = repr((text or "")[:60])
+        return f"it answered {shown}, which is none of the labels {list(task.labels)}"
+    return {
+        "ok": f"its answer is no usable value ({(text or '')[:60]!r})",
+        "empty": "its answer is empty",
+        "cut": "its answer was cut off at the length limit (raise max_completion_tokens)",
+        "refused": "it refused to answer",
+    }.get(status, status)

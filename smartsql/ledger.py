@@ -1,0 +1,374 @@
+"""The ledger: every attempt that may have cost money, and every answer that was paid for.
+
+One SQLite file in WAL mode with `synchronous = FULL`: an answer is on disk before it is used. An
+answer belongs to (identity, prompt): the identity is everything but the prompt that may change an
+answer (kind, endpoint, model, parameters), the prompt a 128-bit digest. Claims with a lease make
+equal asks of threads and processes one call.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import RLock
+
+import numpy as np
+
+from smartsql.errors import LedgerError
+from smartsql.gateway import DELIVERED, Attempt
+from smartsql.types import IntArray
+
+SCHEMA_VERSION = 1
+LEASE_S = 60.0
+
+_SCHEMA = """
+CREATE TABLE identities (id INTEGER PRIMARY KEY, model TEXT NOT NULL,
+                         identity TEXT NOT NULL UNIQUE);
+CREATE TABLE answers (identity INTEGER NOT NULL, prompt BLOB NOT NULL, run INTEGER NOT NULL,
+                      at REAL NOT NULL, status TEXT NOT NULL, text TEXT, confidence REAL,
+                      prompt_tokens INTEGER, completion_tokens INTEGER, cost_usd REAL NOT NULL,
+                      seconds REAL NOT NULL, served_by TEXT,
+                      PRIMARY KEY (identity, prompt)) WITHOUT ROWID;
+CREATE TABLE failures (id INTEGER PRIMARY KEY, identity INTEGER NOT NULL, prompt BLOB NOT NULL,
+                       run INTEGER NOT NULL, at REAL NOT NULL, status TEXT NOT NULL,
+                       final INTEGER NOT NULL, prompt_tokens INTEGER, completion_tokens INTEGER,
+                       cost_usd REAL NOT NULL, seconds REAL NOT NULL, served_by TEXT, error TEXT);
+CREATE VIEW attempts AS
+    SELECT identity, prompt, run, at, status, prompt_tokens, completion_tokens, cost_usd, seconds,
+           served_by, NULL AS error FROM answers
+    UNION ALL
+    SELECT identity, prompt, run, at, status, prompt_tokens, completion_tokens, cost_usd, seconds,
+           served_by, error FROM failures;
+CREATE TABLE claims (identity INTEGER NOT NULL, prompt BLOB NOT NULL, owner TEXT NOT NULL,
+                     until REAL NOT NULL, PRIMARY KEY (identity, prompt)) WITHOUT ROWID;
+CREATE TABLE statements (key BLOB PRIMARY KEY, seed INTEGER NOT NULL, prompts BLOB NOT NULL,
+                         weights BLOB NOT NULL);
+CREATE TABLE runs (id INTEGER PRIMARY KEY, statement BLOB NOT NULL, at REAL NOT NULL, report TEXT);
+"""
+
+_INSERT_ANSWER = "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT_FAILURE = (
+    "INSERT INTO failures (identity, prompt, run, at, status, final, prompt_tokens, "
+    "completion_tokens, cost_usd, seconds, served_by, error) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An answer that was paid for earlier; `status` other than "ok" means it has no text."""
+
+    status: str
+    text: str | None
+    confidence: float | None
+    cost_usd: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What a call remembers of its rows: the seed of their order, their prompts and weights."""
+
+    seed: int
+    prompts: bytes
+    weights: IntArray
+
+
+class Ledger:
+    """The store of attempts and answers; safe for threads and processes.
+
+    Raises:
+        LedgerError: the file cannot be opened, read or written, or is not a ledger.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = str(path)
+        self._lock = RLock()
+        self._identities: dict[str, int] = {}
+        with self._guard("open"):
+            if self.path != ":memory:":
+                file = Path(self.path).expanduser()
+                self.path = str(file)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                # created readable by its owner alone: answers are as private as the prompts
+                os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
+            self._db = sqlite3.connect(
+                self.path, isolation_level=None, timeout=30, check_same_thread=False
+            )
+            self._prepare()
+
+    @staticmethod
+    def in_memory() -> Ledger:
+        """A ledger that ends with the process, for tests and replays."""
+        return Ledger(":memory:")
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._db.close()
+
+    def _prepare(self) -> None:
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        with self._transaction():
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            if version == 0 and tables == 0:
+                for statement in _SCHEMA.split(";"):
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            elif version != SCHEMA_VERSION:
+                raise LedgerError(
+                    f"{self.path!r} is not a ledger of this version (found {version}, expected "
+                    f"{SCHEMA_VERSION}). Set store (or SMARTSQL_STORE) to another file."
+                )
+
+    @contextmanager
+    def _guard(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise LedgerError(
+                f"cannot {what} the store of paid answers {self.path!r}: {error}. Nothing more is "
+                f"asked, since an answer that cannot be kept would be paid for again. Make the "
+                f"file writable or set store (or SMARTSQL_STORE) to another one."
+            ) from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._db
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    # --- answers -----------------------------------------------------------------------------
+
+    def identity(self, model: str, identity: str) -> int:
+        """The number of an identity; registered at first sight."""
+        with self._lock, self._guard("write"):
+            if identity not in self._identities:
+                with self._transaction() as db:
+                    db.execute(
+                        "INSERT INTO identities (model, identity) VALUES (?, ?) "
+                        "ON CONFLICT DO NOTHING",
+                        (model, identity),
+                    )
+                    self._identities[identity] = db.execute(
+                        "SELECT id FROM identities WHERE identity = ?", (identity,)
+                    ).fetchone()[0]
+            return self._identities[identity]
+
+    def lookup(self, identity: int, prompts: Sequence[bytes]) -> dict[bytes, Stored]:
+        """The stored answers among these prompts (16-byte digests)."""
+        found: dict[bytes, Stored] = {}
+        with self._lock, self._guard("read"):
+            first = self._db.execute(
+                "SELECT 1 FROM answers WHERE identity = ? LIMIT 1", (identity,)
+            ).fetchone()
+            for some, marks in _grouped(prompts if first else ()):
+                rows = self._db.execute(
+                    "SELECT prompt, status, text, confidence, cost_usd, seconds FROM answers "
+                    f"WHERE identity = ? AND prompt IN ({marks})",
+                    (identity, *some),
+                )
+                found.update((row[0], Stored(*row[1:])) for row in rows)
+        return found
+
+    def failed(self, run: int, identity: int) -> dict[bytes, tuple[float, float]]:
+        """Prompts that ended without a delivered answer in a run: what the last attempt cost.
+
+        Costs are (USD, seconds).
+        """
+        with self._lock, self._guard("read"):
+            rows = self._db.execute(
+                "SELECT prompt, cost_usd, seconds FROM failures "
+                "WHERE run = ? AND identity = ? AND final AND error IS NOT 'superseded'",
+                (run, identity),
+            )
+            return {row[0]: (row[1], row[2]) for row in rows}
+
+    def record(self, run: int, identity: int, attempts: Iterable[tuple[bytes, Attempt]]) -> None:
+        """Make attempts durable in one transaction; delivered ones become answers.
+
+        An "ok" answer is never replaced. Claims on prompts with a final attempt end.
+        """
+        now = time.time()
+        answers, failures, ended = [], [], []
+        for prompt, a in attempts:
+            if a.final:
+                ended.append((identity, prompt))
+            if a.final and a.status in DELIVERED:
+                answers.append(
+                    (identity, prompt, run, now, a.status, a.text, a.confidence, a.prompt_tokens,
+                     a.completion_tokens, a.cost_usd, a.seconds, a.served_by)
+                )  # fmt: skip
+            else:
+                failures.append(
+                    (identity, prompt, run, now, a.status, a.final, a.prompt_tokens,
+                     a.completion_tokens, a.cost_usd, a.seconds, a.served_by, a.error)
+                )  # fmt: skip
+        with self._lock, self._guard("write"), self._transaction() as db:
+            db.executemany(_INSERT_FAILURE, failures)
+            db.execute("SAVEPOINT answers")
+            try:
+                db.executemany(_INSERT_ANSWER, answers)
+            except sqlite3.IntegrityError:  # some prompt was answered meanwhile: one by one
+                db.execute("ROLLBACK TO answers")
+                for answer in answers:
+                    self._replace(db, answer)
+            if db.execute("SELECT 1 FROM claims LIMIT 1").fetchone():
+                db.executemany("DELETE FROM claims WHERE identity = ? AND prompt = ?", ended)
+
+    @staticmethod
+    def _replace(db: sqlite3.Connection, answer: tuple[object, ...]) -> None:
+        """Keep the better of two answers; the other one stays as an attempt that was paid."""
+        found = db.execute(
+            "SELECT * FROM answers WHERE identity = ? AND prompt = ?", answer[:2]
+        ).fetchone()
+        kept, spare = (found, answer) if found and found[4] == "ok" else (answer, found)
+        db.execute(_INSERT_ANSWER.replace("INSERT", "INSERT OR REPLACE", 1), kept)
+        if spare:
+            _, _, run, at, status, _, _, *tokens_and_cost, served_by = spare
+            db.execute(
+                _INSERT_FAILURE,
+                (*spare[:2], run, at, status, True, *tokens_and_cost, served_by, "superseded"),
+            )
+
+    # --- claims ------------------------------------------------------------------------------
+
+    def claim(self, identity: int, prompts: Sequence[bytes], owner: str) -> set[bytes]:
+        """Claim the right to ask; returns the prompts that are now ours.
+
+        A prompt that another owner has claimed and not let expire is not among them.
+        """
+        now = time.time()
+        with self._lock, self._guard("write"), self._transaction() as db:
+            db.executemany(
+                "INSERT INTO claims VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+                "owner = excluded.owner, until = excluded.until "
+                "WHERE until < ? OR owner = excluded.owner",
+                ((identity, prompt, owner, now + LEASE_S, now) for prompt in prompts),
+            )
+            mine: set[bytes] = set()
+            for some, marks in _grouped(prompts):
+                rows = db.execute(
+                    "SELECT prompt FROM claims WHERE identity = ? AND owner = ? "
+                    f"AND prompt IN ({marks})",
+                    (identity, owner, *some),
+                )
+                mine.update(row[0] for row in rows)
+            return mine
+
+    def renew(self, owner: str) -> None:
+        """Extend all leases of an owner."""
+        with self._lock, self._guard("write"):
+            self._db.execute(
+                "UPDATE claims SET until = ? WHERE owner = ?", (time.time() + LEASE_S, owner)
+            )
+
+    def release(self, owner: str) -> None:
+        """End all claims of an owner."""
+        with self._lock, self._guard("write"):
+            self._db.execute("DELETE FROM claims WHERE owner = ?", (owner,))
+
+    # --- statements and runs -----------------------------------------------------------------
+
+    def statement(self, key: bytes, new: Statement) -> Statement:
+        """The statement stored under this key, or `new` after storing it.
+
+        The same rows with the same promise and models get the same seed again, so that a rerun
+        takes the same decisions and pays nothing.
+        """
+        weights = np.ascontiguousarray(new.weights, dtype="<i8").tobytes()
+        with self._lock, self._guard("write"):
+            with self._transaction() as db:
+                db.execute(
+                    "INSERT INTO statements VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                    (key, new.seed, new.prompts, weights),
+                )
+            found = self.find_statement(key)
+        assert found is not None
+        return found
+
+    def find_statement(self, key: bytes) -> Statement | None:
+        """The statement of that key, None if there is none."""
+        with self._lock, self._guard("read"):
+            row = self._db.execute(
+                "SELECT seed, prompts, weights FROM statements WHERE key = ?", (key,)
+            ).fetchone()
+        if row is None:
+            return None
+        return Statement(row[0], row[1], np.frombuffer(row[2], dtype="<i8").astype(np.int64))
+
+    def begin_run(self, statement: bytes) -> int:
+        """The number of a new run of a statement."""
+        with self._lock, self._guard("write"), self._transaction() as db:
+            cursor = db.execute(
+                "INSERT INTO runs (statement, at) VALUES (?, ?)", (statement, time.time())
+            )
+            assert cursor.lastrowid is not None
+            return cursor.lastrowid
+
+    def end_run(self, run: int, report: str) -> None:
+        """Keep the report of a run."""
+        with self._lock, self._guard("write"):
+            self._db.execute("UPDATE runs SET report = ? WHERE id = ?", (report, run))
+
+    def has_report(self, statement: bytes) -> bool:
+        """Whether a run of the statement was finished."""
+        with self._lock, self._guard("read"):
+            row = self._db.execute(
+                "SELECT 1 FROM runs WHERE statement = ? AND report IS NOT NULL LIMIT 1",
+                (statement,),
+            ).fetchone()
+        return row is not None
+
+    def spend_of_run(self, run: int) -> tuple[int, float, float]:
+        """Attempts, dollars and seconds of a run."""
+        with self._lock, self._guard("read"):
+            row = self._db.execute(
+                "SELECT count(*), total(cost_usd), total(seconds) FROM attempts WHERE run = ?",
+                (run,),
+            ).fetchone()
+        return int(row[0]), float(row[1]), float(row[2])
+
+    # --- for people --------------------------------------------------------------------------
+
+    def attempts(self) -> Iterator[list[tuple[object, ...]]]:
+        """All attempts, oldest first, in groups of rows.
+
+        A row holds: time, run, model, prompt digest (hex), status, tokens in, tokens out, USD,
+        seconds, error.
+        """
+        with self._lock, self._guard("read"):
+            rows = self._db.execute(
+                "SELECT at, run, model, lower(hex(prompt)), status, prompt_tokens, "
+                "completion_tokens, cost_usd, seconds, error "
+                "FROM attempts JOIN identities ON identities.id = attempts.identity ORDER BY at"
+            )
+            while group := rows.fetchmany(10_000):
+                yield group
+
+    def totals(self) -> list[tuple[str, int, int, int, float, float]]:
+        """For each model: attempts, tokens in and out, USD, seconds over the ledger's life."""
+        with self._lock, self._guard("read"):
+            return self._db.execute(
+                "SELECT model, count(*), total(prompt_tokens), total(completion_tokens), "
+                "total(cost_usd), total(seconds) "
+                "FROM attempts JOIN identities ON identities.id = attempts.identity GROUP BY model"
+            ).fetchall()
+
+
+def _grouped(prompts: Sequence[bytes]) -> Iterator[tuple[Sequence[bytes], str]]:
+    """Prompts in groups that fit one statement, each with its placeholders."""
+    for start in range(0, len(prompts), 500):
+        some = prompts[start : start + 500]
+        yield some, ",".join("?" * len(some))
