@@ -251,7 +251,7 @@ def _report(call: Call, work: Work, outcome: Outcome, exchange: Exchange) -> Rep
     spend_s = sum(tally.seconds for tally in exchange.tallies.values())
     task = work.cells.task
     return Report(
-        call=call.text,
+        call=f"smart_llm({call.text})",
         task=task.name,
         task_definition={"labels": list(task.labels), "equal": task.equal},
         rows=n_rows,

@@ -163,6 +163,9 @@ class Exchange:
         self._failure: SmartSQLError | None = None
         self._has_claimed = False
 
+    asks_again = True
+    """Whether the reference is asked again what it failed to answer earlier."""
+
     @property
     def texts(self) -> list[str]:
         """Answer texts; `text_of` holds positions in this list."""
@@ -191,11 +194,8 @@ class Exchange:
             if ask.fit:
                 self._fit(ask.model, profile)
         jobs = [self._job(ask, profile) for ask in asks if ask.prompts.size]
-        total = sum(job.todo.size for job in jobs)
-        if not total:
-            return
         try:
-            self._work(jobs, profile, total)
+            self._work(jobs, profile, sum(job.todo.size for job in jobs))
         except BaseException:
             self._abandon(jobs, profile)
             raise
@@ -237,10 +237,11 @@ class Exchange:
         if not found:
             return {}
         # what the reference failed to answer is asked again, what a candidate failed is known
+        again = self.asks_again and model == self._reference
         return {
             prompt: found[d]
             for prompt, d in zip(prompts, digests, strict=True)
-            if d in found and (found[d].status == "ok" or model != self._reference)
+            if d in found and not (again and found[d].status != "ok")
         }
 
     def _record_stored(self, model: str, stored: dict[int, Stored], profile: Profile) -> None:
@@ -266,12 +267,11 @@ class Exchange:
     # --- requests in flight ------------------------------------------------------------------
 
     def _work(self, jobs: list[Job], profile: Profile, total: int) -> None:
+        if self._failure:  # an answer that was paid for earlier is not usable
+            return
         done, next_renewal = 0, time.monotonic() + LEASE_S / 3
         while any(job.is_open for job in jobs):
-            if self._cancelled.is_set():
-                raise CancelledError(
-                    "the statement was interrupted; the answers that came back are kept."
-                )
+            self._check_cancelled()
             for number, job in enumerate(jobs):
                 if job.outstanding == 0 and not self._failure:
                     self._start(number, job, profile)
@@ -285,6 +285,13 @@ class Exchange:
             if self._has_claimed and time.monotonic() > next_renewal:
                 self._ledger.renew(self._owner)
                 next_renewal = time.monotonic() + LEASE_S / 3
+        self._check_cancelled()
+
+    def _check_cancelled(self) -> None:
+        if self._cancelled.is_set():
+            raise CancelledError(
+                "the statement was interrupted; the answers that came back are kept."
+            )
 
     @property
     def budget_spent(self) -> float:

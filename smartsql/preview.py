@@ -108,7 +108,7 @@ def preview(engine: Engine, call: Call, prompts: pa.Array, weights: IntArray) ->
         )
         seconds = _seconds(engine, work, expected / costs[0] if costs[0] else 0.0)
     return Preview(
-        call.text,
+        f"smart_llm({call.text})",
         int(work.weights.sum()),
         len(work.cells.digests),
         work.requirement.delta,

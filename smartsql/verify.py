@@ -175,6 +175,8 @@ def _certificate(said: Report) -> list[Check]:
 class _FromLedger(Exchange):
     """An exchange that asks nobody: answers are in the ledger, or failed in the run."""
 
+    asks_again = False
+
     def _lookup(self, model: str, identity: int, prompts: list[int]) -> dict[int, Stored]:
         # what failed in the run counts as failed, whatever was answered later
         found = super()._lookup(model, identity, prompts)

@@ -1,0 +1,152 @@
+"""The ledger keeps every attempt and every answer."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from smartsql.errors import LedgerError
+from smartsql.gateway import Attempt
+from smartsql.ledger import Ledger, Statement
+from smartsql.population import digest
+
+A, B, C = digest("a"), digest("b"), digest("c")
+
+
+def ok(text: str = "yes", usd: float = 0.5) -> Attempt:
+    return Attempt(0, True, "ok", text, 0.9, 10, 2, usd, 0.1, "served")
+
+
+def test_answers_are_found_again_by_another_connection(tmp_path: Path) -> None:
+    first = Ledger(tmp_path / "l.sqlite")
+    identity = first.identity("m", "openai:m")
+    first.record(1, identity, [(A, ok()), (B, Attempt(0, True, "empty", cost_usd=0.25))])
+    other = Ledger(tmp_path / "l.sqlite")
+    found = other.lookup(other.identity("m", "openai:m"), [A, B, C])
+    assert {k: (s.status, s.text, s.cost_usd) for k, s in found.items()} == {
+        A: ("ok", "yes", 0.5),
+        B: ("empty", None, 0.25),
+    }
+    assert other.lookup(other.identity("m", "another identity"), [A]) == {}
+
+
+def test_an_ok_answer_is_never_replaced_and_nothing_paid_is_forgotten() -> None:
+    ledger = Ledger.in_memory()
+    identity = ledger.identity("m", "i")
+    ledger.record(1, identity, [(A, Attempt(0, True, "cut", cost_usd=0.1)), (B, ok("first"))])
+    ledger.record(2, identity, [(A, ok("full")), (B, ok("second")), (C, ok("new"))])
+    found = ledger.lookup(identity, [A, B, C])
+    assert [found[k].text for k in (A, B, C)] == ["full", "first", "new"]
+    assert ledger.spend_of_run(1)[:2] == (2, pytest.approx(0.6))
+    assert ledger.spend_of_run(2)[:2] == (3, pytest.approx(1.5))
+    rows = [row for group in ledger.attempts() for row in group]
+    assert len(rows) == 5
+    assert ledger.failed(1, identity) == {}
+
+
+def test_failed_attempts_are_kept_with_their_cost() -> None:
+    ledger = Ledger.in_memory()
+    identity = ledger.identity("m", "i")
+    ledger.record(
+        7,
+        identity,
+        [
+            (A, Attempt(0, False, "timeout", cost_usd=0.2, error="no answer in 60 s")),
+            (A, Attempt(0, True, "timeout", cost_usd=0.2, seconds=1.5)),
+        ],
+    )
+    assert ledger.lookup(identity, [A]) == {}
+    assert ledger.failed(7, identity) == {A: (0.2, 1.5)}
+    assert ledger.spend_of_run(7)[:2] == (2, pytest.approx(0.4))
+    assert ledger.totals() == [("m", 2, 0, 0, pytest.approx(0.4), 1.5)]
+
+
+def test_a_claim_belongs_to_one_owner_until_it_ends() -> None:
+    ledger = Ledger.in_memory()
+    i = ledger.identity("m", "i")
+    assert ledger.claim(i, [A, B], "one") == {A, B}
+    assert ledger.claim(i, [A, B, C], "two") == {C}
+    assert ledger.claim(i, [A], "one") == {A}
+    ledger.record(1, i, [(A, ok())])
+    assert ledger.claim(i, [A], "two") == {A}
+    ledger.release("one")
+    assert ledger.claim(i, [B], "two") == {B}
+
+
+def test_a_lease_of_the_dead_expires(monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger.in_memory()
+    i = ledger.identity("m", "i")
+    monkeypatch.setattr("smartsql.ledger.LEASE_S", -1.0)
+    ledger.claim(i, [A], "dead")
+    monkeypatch.setattr("smartsql.ledger.LEASE_S", 60.0)
+    assert ledger.claim(i, [A], "alive") == {A}
+    ledger.renew("alive")
+    assert ledger.claim(i, [A], "third") == set()
+
+
+def test_the_first_seed_of_a_statement_stays(tmp_path: Path) -> None:
+    weights = np.array([1, 3], dtype=np.int64)
+    one = Ledger(tmp_path / "l.sqlite")
+    assert one.statement(b"k", Statement(5, A + B, weights)).seed == 5
+    again = Ledger(tmp_path / "l.sqlite").statement(b"k", Statement(6, A + B, weights))
+    assert (again.seed, again.prompts, again.weights.tolist()) == (5, A + B, [1, 3])
+    run = one.begin_run(b"k")
+    assert not one.has_report(b"k")
+    one.end_run(run, "{}")
+    assert one.has_report(b"k")
+    assert one.find_statement(b"other") is None
+
+
+def test_the_file_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "l.sqlite"
+    Ledger(path).close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_file_that_is_no_ledger_is_refused_and_left_alone(tmp_path: Path) -> None:
+    text = tmp_path / "notes.txt"
+    text.write_text("not a database, but something dear to its owner" * 40)
+    with pytest.raises(LedgerError, match="SMARTSQL_STORE"):
+        Ledger(text)
+    assert text.read_text().startswith("not a database")
+    other = tmp_path / "other.sqlite"
+    with sqlite3.connect(other) as db:
+        db.execute("CREATE TABLE mine (x)")
+    db.close()
+    with pytest.raises(LedgerError, match="not a ledger of this version"):
+        Ledger(other)
+
+
+def test_a_store_in_a_place_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LedgerError, match="cannot open the store"):
+        Ledger(tmp_path / "file" / "l.sqlite")
+
+
+def test_recorded_answers_survive_a_kill(tmp_path: Path) -> None:
+    """A process that dies right after `record` returned loses nothing."""
+    script = (
+        "import os, sys\n"
+        "from smartsql.gateway import Attempt\n"
+        "from smartsql.ledger import Ledger\n"
+        "from smartsql.population import digest\n"
+        "ledger = Ledger(sys.argv[1])\n"
+        "i = ledger.identity('m', 'i')\n"
+        "for n in range(50):\n"
+        "    ledger.record(1, i, [(digest(str(n)), Attempt(0, True, 'ok', str(n)))])\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    path = tmp_path / "l.sqlite"
+    env = {**os.environ}
+    died = subprocess.run([sys.executable, "-c", script, str(path)], check=False, env=env)
+    assert died.returncode == -9
+    ledger = Ledger(path)
+    found = ledger.lookup(ledger.identity("m", "i"), [digest(str(n)) for n in range(50)])
+    assert len(found) == 50
