@@ -1,0 +1,176 @@
+"""`smartsql [DATABASE] -c SQL`: run statements, print their answers and the bill."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from smartsql.cli.output import FORMATS, write_result
+from smartsql.errors import QueryError
+from smartsql.report import Report
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from smartsql.sql.session import Connection
+
+EPILOG = """Other commands: smartsql demo, smartsql replay, smartsql verify (each has --help).
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 budget reached."""
+
+
+@click.command(epilog=EPILOG)
+@click.argument("database", required=False, default=":memory:")
+@click.option("-c", "commands", multiple=True, metavar="SQL", help="Run SQL; may be repeated.")
+@click.option(
+    "-f",
+    "file",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+    help="Run the SQL of a file, after all -c; - is standard input.",
+)
+@click.option("--config", metavar="FILE", help="A smartsql.toml.")
+@click.option("--budget", metavar="USD", type=click.FloatRange(min=0), help="Cap per statement.")
+@click.option(
+    "--dry-run", is_flag=True, help="Show what it would cost; ask no model, keep nothing."
+)
+@click.option(
+    "--report",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, writable=True),
+    help="Write the reports of the calls to FILE.html or FILE.json.",
+)
+@click.option("-readonly", "read_only", is_flag=True, help="Open the database for reading only.")
+@click.option("-csv", "style", flag_value="csv", help="Print CSV.")
+@click.option("-json", "style", flag_value="json", help="Print a JSON array.")
+@click.option("-jsonlines", "style", flag_value="jsonlines", help="Print a JSON object a line.")
+@click.option("-markdown", "style", flag_value="markdown", help="Print a Markdown table.")
+@click.option("-box", "style", flag_value="box", default=True, help="Print a box [default].")
+@click.version_option(package_name="smartsql", message="%(version)s")
+def query(
+    *,
+    database: str,
+    commands: tuple[str, ...],
+    file: str | None,
+    config: str | None,
+    budget: float | None,
+    dry_run: bool,
+    report: str | None,
+    read_only: bool,
+    style: str,
+) -> int:
+    """Run SQL with smart calls on a DuckDB database (in memory by default)."""
+    import smartsql
+    from smartsql.cli.progress import progress_line
+
+    assert style in FORMATS
+    if report and Path(report).suffix not in (".html", ".json"):
+        raise click.UsageError(f"--report takes FILE.html or FILE.json, not {report!r}")
+    texts = _texts(commands, file)
+    with progress_line() as progress:
+        connection = smartsql.connect(
+            database, config, read_only=read_only, progress=progress, budget_usd=budget
+        )
+        with connection:
+            try:
+                if dry_run:
+                    _preview(connection, texts)
+                else:
+                    _run(connection, texts, style)
+            finally:
+                if report and connection.reports:
+                    write_reports(report, connection.reports)
+    return 0
+
+
+def _texts(commands: tuple[str, ...], file: str | None) -> list[str]:
+    """The SQL to run: all -c, then the file, or standard input."""
+    texts = list(commands)
+    if file == "-" or (file is None and not texts and not sys.stdin.isatty()):
+        texts.append(sys.stdin.read())
+    elif file is not None:
+        texts.append(Path(file).read_text(encoding="utf-8"))
+    if not texts:
+        raise click.UsageError("give SQL with -c or -f, or on standard input")
+    return texts
+
+
+def _statements(connection: Connection, text: str) -> list[duckdb.Statement]:
+    import duckdb
+
+    try:
+        return list(connection.extract_statements(text))
+    except duckdb.Error as error:
+        raise QueryError(str(error)) from error
+
+
+def _run(connection: Connection, texts: list[str], style: str) -> None:
+    for text in texts:
+        for statement in _statements(connection, text):
+            done = len(connection.reports)
+            table = _execute(connection, statement)
+            if table is not None:
+                write_result(table, style)
+            for report in connection.reports[done:]:
+                click.echo(report.bill(), err=True)
+                for note in report.notes:
+                    click.echo(f"note: {note}", err=True)
+
+
+def _execute(connection: Connection, statement: duckdb.Statement) -> Any:
+    """Run a statement to its end; its result as an Arrow table, None where it has no rows."""
+    import duckdb
+
+    from smartsql.cli.interrupt import interruptible
+
+    def work() -> Any:
+        connection.execute(statement.query)
+        has_rows = statement.expected_result_type[0] == duckdb.ExpectedResultType.QUERY_RESULT
+        return connection.to_arrow_table() if has_rows else None
+
+    try:
+        return interruptible(work, connection.interrupt)
+    except duckdb.Error as error:
+        raise QueryError(str(error)) from error
+
+
+def _preview(connection: Connection, texts: list[str]) -> None:
+    """Preview every statement with a smart call; all others run and are undone."""
+    import duckdb
+
+    from smartsql.sql.normalise import mentions_smart_call
+
+    connection.execute("BEGIN")
+    try:
+        for text in texts:
+            for statement in _statements(connection, text):
+                if mentions_smart_call(statement.query):
+                    for preview in connection.preview(statement.query):
+                        click.echo(preview.text())
+                elif statement.type in (
+                    duckdb.StatementType.COPY,
+                    duckdb.StatementType.EXPORT,
+                    duckdb.StatementType.TRANSACTION,
+                ):
+                    click.echo(f"dry run, left out: {statement.query.strip()}", err=True)
+                else:
+                    connection.execute(statement.query)
+    except duckdb.Error as error:
+        raise QueryError(str(error)) from error
+    finally:
+        connection.rollback()
+
+
+def write_reports(path: str, reports: list[Report]) -> None:
+    """Reports as a page, or as JSON (one object, or an array of several)."""
+    if path.endswith(".html"):
+        body = "\n<hr>\n".join(report.to_html() for report in reports)
+        text = f"<!doctype html><meta charset='utf-8'><title>smartsql</title>\n{body}\n"
+    else:
+        values = [report.to_dict() for report in reports]
+        text = json.dumps(values[0] if len(values) == 1 else values, indent=2, ensure_ascii=False)
+    Path(path).write_text(text, encoding="utf-8")

@@ -1,0 +1,53 @@
+"""`smartsql verify REPORT.json`: re-check reports against the ledger, offline."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from smartsql.errors import VerificationError
+
+
+@click.command()
+@click.argument("report", metavar="REPORT.json", type=click.Path(exists=True, dir_okay=False))
+@click.option("--store", metavar="FILE", help="The ledger [default: the one the report names].")
+def verify(*, report: str, store: str | None) -> int:
+    """Re-check a report: same rows, same order, same audit, same bound.
+
+    The decisions are taken again with the ledger as the only source of answers, and the risk of
+    the design is computed anew. No model is asked.
+    """
+    from smartsql.ledger import Ledger
+    from smartsql.verify import verify as check_report
+
+    failed = 0
+    for values in _reports(Path(report)):
+        path = store or str(values.get("store"))
+        if not Path(path).expanduser().is_file():
+            raise VerificationError(f"the ledger {path!r} does not exist; give it with --store.")
+        ledger = Ledger(path)
+        try:
+            click.echo(f"{values.get('call')}, run {values.get('run')}:")
+            for check in check_report(values, ledger):
+                failed += not check.holds
+                click.echo(
+                    f"  {'ok    ' if check.holds else 'FAILED'} {check.what}: {check.detail}"
+                )
+        finally:
+            ledger.close()
+    click.echo("the report holds." if not failed else f"{failed} checks failed.")
+    return 1 if failed else 0
+
+
+def _reports(path: Path) -> list[dict[str, Any]]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise VerificationError(f"{str(path)!r} is not JSON: {error}") from error
+    found = values if isinstance(values, list) else [values]
+    if not found or not all(isinstance(value, dict) for value in found):
+        raise VerificationError(f"{str(path)!r} holds no report.")
+    return found

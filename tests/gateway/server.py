@@ -1,0 +1,525 @@
+"""A small OpenAI-compatible server on loopback that can misbehave and keeps its own bill.
+
+Real HTTP/1.1 on a raw asyncio protocol, fast enough not to be the bottleneck. In a test:
+
+    with TestServer(answer=lambda model, prompt: "positive", latency_s=0.01) as server:
+        server.script("429", Fault("status", status=503, retry_after_s=1), "billed_reset")
+        ...                      # point a client at server.base_url
+        assert server.max_billed() == 1
+
+As a process of its own: `python -m tests.gateway.server --latency 0.05`, or `spawned(...)` below.
+It prints its base URL on the first line; GET /bill tells what was billed, POST /reset forgets it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import hashlib
+import json
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the model says; `logprobs` as (token, logprob, [(alternative, logprob), ...])."""
+
+    text: str | None
+    logprobs: list[tuple[str, float, list[tuple[str, float]]]] | None = None
+    usage: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One way to misbehave.
+
+    Kinds: "ok"; "status" (an error response, not billed); "reset" (nothing billed), "billed_reset",
+    "cut_body" (billed, connection ends in the middle of the body); "truncated" (billed, complete
+    HTTP, half of the JSON); "html" (a page with status 200, not billed); "empty", "blank", "cut",
+    "refused", "filtered", "no_usage" (billed answers); "slow_body" (billed, dripped over
+    `delay_s`); "hang" (billed, never answered); "redirect"; "body" (200 with `body` as it stands).
+    """
+
+    kind: str
+    status: int = 500
+    retry_after_s: float | str | None = None
+    retry_after_ms: float | None = None
+    code: str | None = None
+    param: str | None = None
+    message: str = "scripted failure"
+    delay_s: float = 0.0
+    body: str = ""
+    location: str = ""
+
+
+NAMED = {
+    "429": Fault("status", status=429, code="rate_limit_exceeded"),
+    "429+0": Fault("status", status=429, code="rate_limit_exceeded", retry_after_s=0),
+    "quota": Fault("status", status=429, code="insufficient_quota"),
+    "401": Fault("status", status=401, code="invalid_api_key"),
+    "403": Fault("status", status=403),
+    "404": Fault("status", status=404, code="model_not_found"),
+    **{str(n): Fault("status", status=n) for n in (400, 408, 409, 422, 500, 502, 503, 504, 529)},
+}
+
+
+def fault_of(fault: str | Fault | None) -> Fault:
+    if isinstance(fault, Fault):
+        return fault
+    return NAMED.get(fault or "ok") or Fault(fault or "ok")
+
+
+@dataclass(slots=True)
+class Call:
+    """One request as it arrived."""
+
+    serial: int
+    model: str
+    prompt: str
+    seen: int  # how often this (model, prompt) arrived before
+    body: dict[str, Any]
+    headers: dict[str, str]
+    at: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True, slots=True)
+class Billed:
+    model: str
+    prompt: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+def mixture(shares: dict[str, float], seed: int = 0) -> Callable[[Call], str | None]:
+    """Faults at random, decided by (seed, model, prompt, try): the same in whatever order."""
+
+    def choose(call: Call) -> str | None:
+        key = f"{seed}|{call.model}|{call.prompt}|{call.seen}".encode()
+        draw = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()) / 2**64
+        for kind, share in shares.items():
+            if draw < share:
+                return kind
+            draw -= share
+        return None
+
+    return choose
+
+
+class TestServer:
+    """The server on a thread of its own; attributes may be changed while it runs.
+
+    Args:
+        answer: (model, prompt) -> text or `Answer`.
+        latency_s: time from request to response.
+        faults: decides for every call; `script` goes before it.
+        api_key: the only key that is let in; None lets all in.
+        models: known model ids; None knows all. Others get 404.
+        unsupported: parameters that are refused with 400, in OpenAI's words.
+        slots: calls served at once; more get 429 at once. None: no limit.
+    """
+
+    __test__ = False
+
+    def __init__(
+        self,
+        answer: Callable[[str, str], str | Answer | None] = lambda model, prompt: "ok",
+        *,
+        latency_s: float = 0.0,
+        faults: Callable[[Call], str | Fault | None] | None = None,
+        api_key: str | None = None,
+        models: set[str] | None = None,
+        unsupported: tuple[str, ...] = (),
+        slots: int | None = None,
+        port: int = 0,
+    ) -> None:
+        self.answer = answer
+        self.latency_s = latency_s
+        self.faults = faults
+        self.api_key = api_key
+        self.models = models
+        self.unsupported = unsupported
+        self.slots = slots
+        self.port = port
+        self._script: deque[str | Fault] = deque()
+        self._connections: set[_Connection] = set()
+        self._ready = threading.Event()
+        self.reset()
+
+    # -- what tests ask ------------------------------------------------------------------
+
+    def reset(self) -> None:
+        self.calls: list[Call] = []
+        self.bill: list[Billed] = []
+        self.rejected = 0
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self._seen: Counter[tuple[str, str]] = Counter()
+
+    def script(self, *faults: str | Fault) -> None:
+        """What happens to the next calls, in order of arrival."""
+        self._script.extend(faults)
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def multiplicity(self) -> Counter[tuple[str, str]]:
+        """How often each (model, prompt) was billed."""
+        return Counter((b.model, b.prompt) for b in self.bill)
+
+    def max_billed(self) -> int:
+        return max(self.multiplicity().values(), default=0)
+
+    def billed_pairs(self) -> set[tuple[str, str]]:
+        return set(self.multiplicity())
+
+    def billed_tokens(self, model: str) -> tuple[int, int]:
+        mine = [b for b in self.bill if b.model == model]
+        return sum(b.prompt_tokens for b in mine), sum(b.completion_tokens for b in mine)
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "calls": len(self.calls),
+            "billed": len(self.bill),
+            "distinct": len(self.billed_pairs()),
+            "max_billed": self.max_billed(),
+            "rejected": self.rejected,
+            "most_in_flight": self.most_in_flight,
+            "prompt_tokens": sum(b.prompt_tokens for b in self.bill),
+            "completion_tokens": sum(b.completion_tokens for b in self.bill),
+        }
+
+    # -- life ------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), daemon=True)
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+
+    async def serve(self) -> None:
+        """Listen until stopped; for a process of its own."""
+        await self._main(lambda: print(self.base_url, flush=True))
+
+    async def _main(self, listening: Callable[[], None] = lambda: None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        server = await self._loop.create_server(
+            lambda: _Connection(self), "127.0.0.1", self.port, backlog=2048
+        )
+        self.port = server.sockets[0].getsockname()[1]
+        listening()
+        self._ready.set()
+        await self._stopping.wait()
+        server.close()
+        for connection in list(self._connections):
+            connection.abort()
+
+    # -- a request --------------------------------------------------------------------------
+
+    def handle(self, to: _Connection, request: _HTTPRequest) -> None:
+        if request.path == "/bill":
+            to.respond(200, json.dumps(self.summary()))
+        elif request.path == "/reset":
+            self.reset()
+            to.respond(200, "{}")
+        elif request.path == "/v1/models":
+            names = sorted(self.models or {"any"})
+            to.respond(200, json.dumps({"data": [{"id": n, "object": "model"} for n in names]}))
+        elif request.path == "/v1/chat/completions":
+            self._complete(to, request)
+        else:
+            to.respond(404, _error("no such path", None, None))
+
+    def _complete(self, to: _Connection, request: _HTTPRequest) -> None:
+        body = json.loads(request.body)
+        model, prompt = body["model"], body["messages"][-1]["content"]
+        pair = (model, prompt)
+        call = Call(len(self.calls), model, prompt, self._seen[pair], body, request.headers)
+        self._seen[pair] += 1
+        self.calls.append(call)
+        fault = self._refusal(call) or self._next_fault(call)
+        if self.slots is not None and self.in_flight >= self.slots:
+            self.rejected += 1
+            return to.respond(429, _error("too many at once", "rate_limit_exceeded", None))
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        finish = lambda: self._finish(to, call, fault)  # noqa: E731
+        if self.latency_s:
+            self._loop.call_later(self.latency_s, finish)
+        else:
+            self._loop.call_soon(finish)
+        return None
+
+    def _next_fault(self, call: Call) -> Fault:
+        if self._script:
+            return fault_of(self._script.popleft())
+        return fault_of(self.faults(call) if self.faults else None)
+
+    def _refusal(self, call: Call) -> Fault | None:
+        given = call.headers.get("authorization", "").removeprefix("Bearer ")
+        if self.api_key is not None and given != self.api_key:
+            return Fault(
+                "status",
+                status=401,
+                code="invalid_api_key",
+                message=f"Incorrect API key provided: {given}.",
+            )
+        if self.models is not None and call.model not in self.models:
+            return Fault(
+                "status",
+                status=404,
+                code="model_not_found",
+                message=f"The model '{call.model}' does not exist.",
+            )
+        for name in self.unsupported:
+            if name in call.body:
+                return Fault(
+                    "status",
+                    status=400,
+                    code="unsupported_parameter",
+                    param=name,
+                    message=f"Unsupported parameter: '{name}' is not supported with this model.",
+                )
+        return None
+
+    def _finish(self, to: _Connection, call: Call, fault: Fault) -> None:
+        self.in_flight -= 1
+        kind = fault.kind
+        if kind == "status":
+            to.respond(
+                fault.status, _error(fault.message, fault.code, fault.param), _headers(fault)
+            )
+        elif kind == "reset":
+            to.abort()
+        elif kind == "html":
+            to.respond(200, "<html><body>Welcome to the hotel</body></html>", {}, "text/html")
+        elif kind == "redirect":
+            to.respond(307, "", {"Location": fault.location})
+        elif kind == "body":
+            to.respond(200, fault.body)
+        else:
+            self._deliver(to, call, fault)
+
+    def _deliver(self, to: _Connection, call: Call, fault: Fault) -> None:
+        payload, usage = self._payload(call, fault)
+        self.bill.append(Billed(call.model, call.prompt, *usage))
+        if fault.kind == "billed_reset":
+            to.abort()
+        elif fault.kind == "hang":
+            pass
+        elif fault.kind == "cut_body":
+            to.start_body(payload)
+            self._loop.call_later(0.01, to.abort)
+        elif fault.kind == "slow_body":
+            rest = to.start_body(payload)
+            self._loop.call_later(fault.delay_s, to.write, rest)
+        elif fault.kind == "truncated":
+            to.respond(200, payload[: len(payload) // 2])
+        else:
+            to.respond(200, payload)
+
+    def _payload(self, call: Call, fault: Fault) -> tuple[str, tuple[int, int]]:
+        said = self.answer(call.model, call.prompt)
+        answer = said if isinstance(said, Answer) else Answer(said)
+        text, finish, refusal = answer.text, "stop", None
+        if fault.kind == "empty":
+            text = None
+        elif fault.kind == "blank":
+            text = " \n"
+        elif fault.kind == "cut":
+            finish = "length"
+        elif fault.kind == "filtered":
+            text, finish = None, "content_filter"
+        elif fault.kind == "refused":
+            text, refusal = None, "I cannot help with that."
+        prompt_tokens, completion_tokens = answer.usage or (
+            len(call.prompt.encode()) // 4 + 7,
+            len((text or "").encode()) // 4 + 1,
+        )
+        choice: dict[str, Any] = {
+            "index": 0,
+            "finish_reason": finish,
+            "message": {"role": "assistant", "content": text, "refusal": refusal},
+            "logprobs": None,
+        }
+        if answer.logprobs is not None and call.body.get("logprobs"):
+            choice["logprobs"] = _logprobs(answer, call.body.get("top_logprobs", 0))
+        payload: dict[str, Any] = {
+            "id": f"chatcmpl-{call.serial}",
+            "object": "chat.completion",
+            "created": 1,
+            "model": f"{call.model}-2026-01-01",
+            "choices": [choice],
+        }
+        if fault.kind != "no_usage":
+            payload["usage"] = {
+                "prompt_tokens": prompt_tokens,
+                "completion_tokens": completion_tokens,
+                "total_tokens": prompt_tokens + completion_tokens,
+            }
+        return json.dumps(payload), (prompt_tokens, completion_tokens)
+
+
+def _logprobs(answer: Answer, top: int) -> dict[str, Any]:
+    def entry(token: str, logprob: float) -> dict[str, Any]:
+        return {"token": token, "logprob": logprob, "bytes": list(token.encode())}
+
+    return {
+        "content": [
+            entry(token, lp) | {"top_logprobs": [entry(t, x) for t, x in alternatives[:top]]}
+            for token, lp, alternatives in answer.logprobs or []
+        ]
+    }
+
+
+def _error(message: str, code: str | None, param: str | None) -> str:
+    return json.dumps(
+        {"error": {"message": message, "type": "error", "code": code, "param": param}}
+    )
+
+
+def _headers(fault: Fault) -> dict[str, str]:
+    headers = {}
+    if fault.retry_after_s is not None:
+        headers["Retry-After"] = str(fault.retry_after_s)
+    if fault.retry_after_ms is not None:
+        headers["retry-after-ms"] = str(fault.retry_after_ms)
+    return headers
+
+
+@dataclass(slots=True)
+class _HTTPRequest:
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class _Connection(asyncio.Protocol):
+    """One keep-alive connection; requests are answered one after the other."""
+
+    def __init__(self, server: TestServer) -> None:
+        self._server = server
+        self._buffer = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._server._connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._server._connections.discard(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
+            first, *lines = self._buffer[:end].decode("latin-1").split("\r\n")
+            pairs = (line.partition(":") for line in lines)
+            headers = {name.lower(): value.strip() for name, _, value in pairs}
+            stop = end + 4 + int(headers.get("content-length", 0))
+            if len(self._buffer) < stop:
+                return
+            body, self._buffer = self._buffer[end + 4 : stop], self._buffer[stop:]
+            method, path, _ = first.split(" ", 2)
+            self._server.handle(self, _HTTPRequest(method, path, headers, body))
+
+    def write(self, data: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def respond(
+        self,
+        status: int,
+        body: str,
+        headers: dict[str, str] | None = None,
+        content_type: str = "application/json",
+    ) -> None:
+        data = body.encode()
+        self.write(_head(status, len(data), headers or {}, content_type) + data)
+
+    def start_body(self, body: str) -> bytes:
+        """Send the head and half of the body; returns the other half."""
+        data = body.encode()
+        half = len(data) // 2
+        self.write(_head(200, len(data), {}, "application/json") + data[:half])
+        return data[half:]
+
+
+def _head(status: int, length: int, headers: dict[str, str], content_type: str) -> bytes:
+    lines = [f"HTTP/1.1 {status} X", f"Content-Type: {content_type}", f"Content-Length: {length}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+class Spawned:
+    """A server in its own process, seen from outside."""
+
+    def __init__(self, base_url: str) -> None:
+        self.base_url = base_url
+        self._root = base_url.removesuffix("/v1")
+
+    def summary(self) -> dict[str, Any]:
+        with urllib.request.urlopen(f"{self._root}/bill") as response:
+            return dict(json.load(response))
+
+    def reset(self) -> None:
+        urllib.request.urlopen(f"{self._root}/reset", data=b"").close()
+
+
+@contextlib.contextmanager
+def spawned(*arguments: str) -> Iterator[Spawned]:
+    """`python -m tests.gateway.server` with these arguments, until the block ends."""
+    command = [sys.executable, "-m", "tests.gateway.server", *arguments]
+    root = Path(__file__).resolve().parents[2]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as process:
+        try:
+            assert process.stdout is not None
+            base_url = process.stdout.readline().strip()
+            assert base_url.startswith("http://"), "the test server did not start"
+            yield Spawned(base_url)
+        finally:
+            process.terminate()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="OpenAI-compatible test server")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--latency", type=float, default=0.0, help="seconds")
+    parser.add_argument("--slots", type=int, help="calls at once before 429")
+    parser.add_argument("--answer", default="positive")
+    parser.add_argument("--mix", default="", help="random faults: 429=0.05,reset=0.05")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    pairs = (part.split("=") for part in options.mix.split(",") if part)
+    shares = {kind: float(share) for kind, share in pairs}
+    server = TestServer(
+        lambda model, prompt: options.answer,
+        latency_s=options.latency,
+        slots=options.slots,
+        port=options.port,
+        faults=mixture(shares, options.seed) if shares else None,
+    )
+    asyncio.run(server.serve())
+
+
+if __name__ == "__main__":
+    main()
