@@ -3,18 +3,50 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+import weakref
+from threading import Lock
+from typing import Any
 
-from smartsql.config import load
+import duckdb
+
+from smartsql.config import Settings, load
 from smartsql.engine import Engine
+from smartsql.exchange import Progress
 from smartsql.gateway.build import build
 from smartsql.ledger import Ledger
+from smartsql.report import Report
+from smartsql.sql import session
+from smartsql.sql.barrier import Barrier
+from smartsql.sql.macros import _installed, install
 
-if TYPE_CHECKING:
-    import duckdb
+_users: dict[Engine, int] = {}
+"""Open connections of each engine that this module made."""
+_lock = Lock()
 
-    from smartsql.exchange import Progress
-    from smartsql.sql.session import Connection
+
+class Connection(session.Connection):
+    """A DuckDB connection with smart calls, the reports of its calls, and their price beforehand.
+
+    Everything that is not about smart calls is DuckDB's own.
+    """
+
+    engine: Engine
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, barrier: Barrier) -> None:
+        super().__init__(connection, barrier)
+        with _lock:
+            _users[self.engine] = _users.get(self.engine, 0) + 1
+        self._leave = weakref.finalize(self, _release, self.engine)
+
+    @property
+    def reports(self) -> list[Report]:
+        """One report for each smart call, oldest first; `reports[-1]` is the last one."""
+        return self.engine.history
+
+    def close(self) -> None:
+        """Close the connection, and with the last one of its engine models and ledger."""
+        super().close()
+        self._leave()
 
 
 def connect(
@@ -39,16 +71,12 @@ def connect(
         ConfigError: the configuration cannot be used.
         LedgerError: the store of paid answers cannot be used.
     """
-    import duckdb
-
-    from smartsql.sql.session import open_session
-
-    engine = open_engine(config, progress=progress, **settings)
+    loaded = load(config, **settings)
+    connection = duckdb.connect(os.fspath(database), read_only=read_only)
     try:
-        connection = duckdb.connect(os.fspath(database), read_only=read_only)
-        return open_session(connection, engine, owns_engine=True)
+        return Connection(connection, install(connection, _engine(connection, loaded, progress)))
     except BaseException:
-        engine.close()
+        connection.close()
         raise
 
 
@@ -71,20 +99,27 @@ def register(
     Returns:
         The engine; `engine.history[-1]` is the report of the last call.
     """
-    from smartsql.sql.barrier import register as register_barrier
-
-    engine = open_engine(config, **settings)
-    register_barrier(connection, engine, persist=persist)
+    engine = _engine(connection, load(config, **settings), None)
+    session.register(connection, engine, persist=persist)
     return engine
 
 
-def open_engine(
-    config: str | os.PathLike[str] | None = None,
-    *,
-    progress: Progress | None = None,
-    **settings: Any,
+def _engine(
+    connection: duckdb.DuckDBPyConnection, settings: Settings, progress: Progress | None
 ) -> Engine:
-    """The engine of a configuration: models and ledger."""
-    loaded = load(config, **settings)
-    backends = build(loaded)
-    return Engine(loaded, backends, Ledger(loaded.store), progress=progress)
+    """The engine for a connection: that of its database if it has the same configuration."""
+    barrier = _installed(connection)
+    if barrier is not None and isinstance(barrier.engine, Engine):
+        if barrier.engine.settings == settings:
+            return barrier.engine
+    return Engine(settings, build(settings), Ledger(settings.store), progress=progress)
+
+
+def _release(engine: Engine) -> None:
+    """One connection less; the last one closes models and ledger."""
+    with _lock:
+        _users[engine] -= 1
+        if _users[engine]:
+            return
+        del _users[engine]
+    engine.close()

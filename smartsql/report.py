@@ -203,7 +203,7 @@ def format_cost(value: float, unit: str) -> str:
     """Dollars with enough digits to see them, or seconds."""
     if unit == "s":
         return f"{value:,.1f} s"
-    return f"${value:,.2f}" if value >= 1 or value == 0 else f"${value:.3g}"
+    return f"${value:,.2f}" if value >= 0.1 or value == 0 else f"${value:.3g}"
 
 
 def report_from_dict(values: dict[str, Any]) -> Report:

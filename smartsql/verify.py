@@ -164,7 +164,7 @@ def _certificate(said: Report) -> list[Check]:
     """The risk of the design, computed anew from the certificate alone."""
     if said.strategy == "reference":
         return []
-    from smartsql.policies.certified import recheck
+    from smartsql.policies.certificate import recheck
 
     wrong = recheck(said.certificate)
     return [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,8 +130,16 @@ def _execute(connection: Connection, statement: duckdb.Statement) -> Any:
 
     def work() -> Any:
         connection.execute(statement.query)
-        has_rows = statement.expected_result_type[0] == duckdb.ExpectedResultType.QUERY_RESULT
-        return connection.to_arrow_table() if has_rows else None
+        columns = [column[0] for column in connection.description or []]
+        changes_rows = duckdb.ExpectedResultType.CHANGED_ROWS in statement.expected_result_type
+        if duckdb.ExpectedResultType.QUERY_RESULT not in statement.expected_result_type or (
+            changes_rows and columns == ["Count"]
+        ):
+            return None
+        with warnings.catch_warnings():
+            # DuckDB advises relations, which run again whenever they are read
+            warnings.simplefilter("ignore", UserWarning)
+            return connection.to_arrow_table()
 
     try:
         return interruptible(work, connection.interrupt)
