@@ -31,7 +31,7 @@ from smartsql.gateway import DELIVERED, Attempt, Attempts, Backend, LearningBack
 from smartsql.ledger import LEASE_S, Ledger, Stored
 from smartsql.profile import Profile
 from smartsql.tasks import Task
-from smartsql.types import FAILED, Ask, IntArray
+from smartsql.types import FAILED, Ask, BoolArray, IntArray
 
 Progress = Callable[[str, int, int, float], None]
 """Called with (model, done, total of this step, USD so far)."""
@@ -40,6 +40,8 @@ SLICE = 32_768
 """Requests handed to a backend at once; bounds the memory of a large statement."""
 _MODEL_BIT = 40
 _PATIENCE_S = 15.0
+POLL_S = 0.05
+"""How often the answers of others are looked for."""
 
 
 @dataclass(slots=True)
@@ -83,12 +85,12 @@ class Job:
     cancelled: Event
     position: int = 0
     outstanding: int = 0
-    elsewhere: list[int] = field(default_factory=list)
+    elsewhere: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     @property
     def is_open(self) -> bool:
         """Whether something is in flight or still to be asked."""
-        return self.outstanding > 0 or self.position < self.todo.size or bool(self.elsewhere)
+        return self.outstanding > 0 or self.position < self.todo.size or self.elsewhere.size > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,9 +195,10 @@ class Exchange:
         for ask in asks:
             if ask.fit:
                 self._fit(ask.model, profile)
-        jobs = [self._job(ask, profile) for ask in asks if ask.prompts.size]
+        jobs: list[Job] = []
         try:
-            self._work(jobs, profile, sum(job.todo.size for job in jobs))
+            jobs += [self._job(ask, profile) for ask in asks if ask.prompts.size]
+            self._work(jobs, profile, sum(job.todo.size + job.elsewhere.size for job in jobs))
         except BaseException:
             self._abandon(jobs, profile)
             raise
@@ -219,12 +222,46 @@ class Exchange:
     def _job(self, ask: Ask, profile: Profile) -> Job:
         """The prompts of an ask that are not in the ledger; those that are go to the profile."""
         identity = self._ledger.identity(ask.model, self.identity_of(ask.model))
-        prompts = np.sort(ask.prompts)
-        stored = self._lookup(ask.model, identity, prompts.tolist())
-        self._record_stored(ask.model, stored, profile)
-        if stored:
-            prompts = prompts[~np.isin(prompts, np.fromiter(stored, np.int64, len(stored)))]
-        return Job(ask.model, identity, prompts, Event())
+        job = Job(ask.model, identity, np.sort(ask.prompts), Event())
+        known, version = self._take_stored(job, job.todo, profile), self._ledger.version()
+        job.todo = job.todo[~known]
+        if self._backends[ask.model].claims:
+            self._claim(job)
+            # between our lookup and our claim another owner may have paid and let go
+            if self._ledger.version() != version:
+                job.todo = job.todo[~self._take_stored(job, job.todo, profile)]
+        return job
+
+    def _claim(self, job: Job) -> None:
+        """Keep those prompts to do that nobody else is asking right now."""
+        self._has_claimed = True
+        mine = np.ones(job.todo.size, dtype=np.bool_)
+        for start in range(0, job.todo.size, SLICE):
+            digests = [self._cells.digests[i] for i in job.todo[start : start + SLICE].tolist()]
+            others = self._ledger.claim(job.identity, digests, self._owner)
+            if others:
+                mine[start : start + SLICE] = [d not in others for d in digests]
+        job.elsewhere = job.todo[~mine]
+        job.todo = job.todo[mine]
+
+    def _take_over(self, job: Job, profile: Profile) -> None:
+        """See what became of the prompts that others were asking."""
+        waiting = job.elsewhere[~self._take_stored(job, job.elsewhere, profile)]
+        later = Job(job.model, job.identity, waiting, job.cancelled)
+        self._claim(later)
+        job.elsewhere, job.position = later.elsewhere, 0
+        job.todo = later.todo[~self._take_stored(job, later.todo, profile)]
+
+    def _take_stored(self, job: Job, prompts: IntArray, profile: Profile) -> BoolArray:
+        """Record what the ledger holds; which of the prompts that were; shape of `prompts`."""
+        found = np.zeros(prompts.size, dtype=np.bool_)
+        for start in range(0, prompts.size, SLICE):
+            some = prompts[start : start + SLICE].tolist()
+            stored = self._lookup(job.model, job.identity, some)
+            self._record_stored(job.model, stored, profile)
+            if stored:
+                found[start : start + SLICE] = [prompt in stored for prompt in some]
+        return found
 
     def identity_of(self, model: str) -> str:
         """The identity under which a model's answers are stored now."""
@@ -276,7 +313,7 @@ class Exchange:
                 if job.outstanding == 0 and not self._failure:
                     self._start(number, job, profile)
                 elif self._failure:
-                    job.position, job.elsewhere = job.todo.size, []
+                    job.position, job.elsewhere = job.todo.size, job.elsewhere[:0]
                     if self._backends[job.model].price.is_free:
                         job.cancelled.set()  # what is in flight elsewhere is paid: let it end
             done += self._receive(jobs, profile, timeout_s=0.1)
@@ -300,36 +337,21 @@ class Exchange:
 
     def _start(self, number: int, job: Job, profile: Profile) -> None:
         """Hand the next slice to the backend."""
+        if job.position >= job.todo.size and job.elsewhere.size:
+            time.sleep(POLL_S)
+            self._take_over(job, profile)
         prompts = job.todo[job.position : job.position + SLICE].tolist()
-        job.position += len(prompts)
-        backend = self._backends[job.model]
-        if backend.claims:
-            prompts = self._claim(job, prompts, profile)
         if not prompts:
             return
+        job.position += len(prompts)
         job.outstanding = len(prompts)
-        backend.start(
+        self._backends[job.model].start(
             self._requests(number, prompts),
             self._cells.task.labels,
             self._queue,
             job.cancelled,
             self.budget,
         )
-
-    def _claim(self, job: Job, prompts: list[int], profile: Profile) -> list[int]:
-        """The prompts nobody else is asking right now; answers of others are taken over."""
-        prompts = prompts + job.elsewhere
-        waited, job.elsewhere = bool(job.elsewhere), []
-        by_digest = {self._cells.digests[i]: i for i in prompts}
-        self._has_claimed = True
-        mine = self._ledger.claim(job.identity, list(by_digest), self._owner)
-        # between our lookup and our claim another owner may have paid and let go
-        stored = self._lookup(job.model, job.identity, prompts)
-        self._record_stored(job.model, stored, profile)
-        job.elsewhere = [i for d, i in by_digest.items() if d not in mine and i not in stored]
-        if job.elsewhere and waited:
-            time.sleep(0.05)
-        return [by_digest[d] for d in mine if by_digest[d] not in stored]
 
     def _requests(self, number: int, prompts: list[int]) -> list[Request]:
         render, offset = self._cells.task.render, number << _MODEL_BIT

@@ -90,6 +90,7 @@ class Ledger:
         self.path = str(path)
         self._lock = RLock()
         self._identities: dict[str, int] = {}
+        self._records = 0
         with self._guard("open"):
             if self.path != ":memory:":
                 file = Path(self.path).expanduser()
@@ -115,6 +116,7 @@ class Ledger:
     def _prepare(self) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute("PRAGMA cache_size = -65536")  # KiB: a slice of answers without spills
         with self._transaction():
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
@@ -198,13 +200,11 @@ class Ledger:
     def record(self, run: int, identity: int, attempts: Iterable[tuple[bytes, Attempt]]) -> None:
         """Make attempts durable in one transaction; delivered ones become answers.
 
-        An "ok" answer is never replaced. Claims on prompts with a final attempt end.
+        An "ok" answer is never replaced.
         """
         now = time.time()
-        answers, failures, ended = [], [], []
+        answers, failures = [], []
         for prompt, a in attempts:
-            if a.final:
-                ended.append((identity, prompt))
             if a.final and a.status in DELIVERED:
                 answers.append(
                     (identity, prompt, run, now, a.status, a.text, a.confidence, a.prompt_tokens,
@@ -224,8 +224,7 @@ class Ledger:
                 db.execute("ROLLBACK TO answers")
                 for answer in answers:
                     self._replace(db, answer)
-            if db.execute("SELECT 1 FROM claims LIMIT 1").fetchone():
-                db.executemany("DELETE FROM claims WHERE identity = ? AND prompt = ?", ended)
+        self._records += 1
 
     @staticmethod
     def _replace(db: sqlite3.Connection, answer: tuple[object, ...]) -> None:
@@ -244,28 +243,36 @@ class Ledger:
 
     # --- claims ------------------------------------------------------------------------------
 
-    def claim(self, identity: int, prompts: Sequence[bytes], owner: str) -> set[bytes]:
-        """Claim the right to ask; returns the prompts that are now ours.
+    def version(self) -> tuple[int, int]:
+        """Changes whenever anyone has written since."""
+        with self._lock, self._guard("read"):
+            return self._db.execute("PRAGMA data_version").fetchone()[0], self._records
 
-        A prompt that another owner has claimed and not let expire is not among them.
+    def claim(self, identity: int, prompts: Sequence[bytes], owner: str) -> set[bytes]:
+        """Claim the right to ask, until `release` or the end of the lease.
+
+        Returns:
+            The prompts that belong to another owner; all others are ours now.
         """
         now = time.time()
         with self._lock, self._guard("write"), self._transaction() as db:
-            db.executemany(
+            changed = db.executemany(
                 "INSERT INTO claims VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
                 "owner = excluded.owner, until = excluded.until "
                 "WHERE until < ? OR owner = excluded.owner",
                 ((identity, prompt, owner, now + LEASE_S, now) for prompt in prompts),
-            )
-            mine: set[bytes] = set()
+            ).rowcount
+            if changed == len(prompts):
+                return set()
+            others: set[bytes] = set()
             for some, marks in _grouped(prompts):
                 rows = db.execute(
-                    "SELECT prompt FROM claims WHERE identity = ? AND owner = ? "
+                    "SELECT prompt FROM claims WHERE identity = ? AND owner <> ? "
                     f"AND prompt IN ({marks})",
                     (identity, owner, *some),
                 )
-                mine.update(row[0] for row in rows)
-            return mine
+                others.update(row[0] for row in rows)
+            return others
 
     def renew(self, owner: str) -> None:
         """Extend all leases of an owner."""

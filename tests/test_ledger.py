@@ -68,16 +68,15 @@ def test_failed_attempts_are_kept_with_their_cost() -> None:
     assert ledger.totals() == [("m", 2, 0, 0, pytest.approx(0.4), 1.5)]
 
 
-def test_a_claim_belongs_to_one_owner_until_it_ends() -> None:
+def test_a_claim_belongs_to_one_owner_until_it_is_released() -> None:
     ledger = Ledger.in_memory()
     i = ledger.identity("m", "i")
-    assert ledger.claim(i, [A, B], "one") == {A, B}
-    assert ledger.claim(i, [A, B, C], "two") == {C}
-    assert ledger.claim(i, [A], "one") == {A}
-    ledger.record(1, i, [(A, ok())])
-    assert ledger.claim(i, [A], "two") == {A}
+    assert ledger.claim(i, [A, B], "one") == set()
+    assert ledger.claim(i, [A, B, C], "two") == {A, B}
+    assert ledger.claim(i, [A], "one") == set()
     ledger.release("one")
-    assert ledger.claim(i, [B], "two") == {B}
+    assert ledger.claim(i, [B, C], "two") == set()
+    assert ledger.claim(ledger.identity("m", "other"), [B], "one") == set()
 
 
 def test_a_lease_of_the_dead_expires(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,9 +85,9 @@ def test_a_lease_of_the_dead_expires(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("smartsql.ledger.LEASE_S", -1.0)
     ledger.claim(i, [A], "dead")
     monkeypatch.setattr("smartsql.ledger.LEASE_S", 60.0)
-    assert ledger.claim(i, [A], "alive") == {A}
+    assert ledger.claim(i, [A], "alive") == set()
     ledger.renew("alive")
-    assert ledger.claim(i, [A], "third") == set()
+    assert ledger.claim(i, [A], "third") == {A}
 
 
 def test_the_first_seed_of_a_statement_stays(tmp_path: Path) -> None:
