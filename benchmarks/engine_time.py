@@ -61,10 +61,10 @@ def measure(rows: int, delta: float, threads: int) -> None:
         for usd, function, is_reference in prices
     ]
     with tempfile.TemporaryDirectory() as folder:
-        empty = Path(folder) / "empty.toml"
-        empty.write_text("")
         store = str(Path(folder) / "answers.sqlite")
-        with smartsql.connect(config=empty, models=models, store=store, seed=1) as con:
+        with smartsql.connect(
+            config=smartsql.Settings(), models=models, store=store, seed=1
+        ) as con:
             con.execute(f"SET threads = {threads}")
             con.execute(TABLE.format(rows=rows))
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

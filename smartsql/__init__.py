@@ -29,7 +29,7 @@ from smartsql.errors import (
 
 if TYPE_CHECKING:
     from smartsql.api import connect, register
-    from smartsql.config import Model
+    from smartsql.config import Model, Settings
     from smartsql.preview import Preview
     from smartsql.report import Report
 
@@ -39,6 +39,7 @@ _LAZY = {
     "Model": "smartsql.config",
     "Preview": "smartsql.preview",
     "Report": "smartsql.report",
+    "Settings": "smartsql.config",
     "connect": "smartsql.api",
     "register": "smartsql.api",
 }
@@ -56,6 +57,7 @@ __all__ = [
     "QueryError",
     "RateLimitError",
     "Report",
+    "Settings",
     "SmartSQLError",
     "UnknownPriceError",
     "UnplannableCallError",

@@ -9,7 +9,7 @@ from typing import Any
 
 import duckdb
 
-from smartsql.config import Settings, load
+from smartsql.config import Config, Settings, load
 from smartsql.engine import Engine
 from smartsql.exchange import Progress
 from smartsql.gateway.build import build
@@ -51,7 +51,7 @@ class Connection(session.Connection):
 
 def connect(
     database: str | os.PathLike[str] = ":memory:",
-    config: str | os.PathLike[str] | None = None,
+    config: Config | None = None,
     *,
     read_only: bool = False,
     progress: Progress | None = None,
@@ -61,7 +61,7 @@ def connect(
 
     Args:
         database: a file, or ":memory:".
-        config: a `smartsql.toml`; see `smartsql.config.load` for where else it is searched.
+        config: a `smartsql.toml`, or settings; without it, see `smartsql.config.load`.
         read_only: open the file for reading only.
         progress: called with (model, done, total of this step, USD so far).
         **settings: anything that `smartsql.toml` may hold (`models=[...]`, `budget_usd=1.0`, ...);
@@ -82,7 +82,7 @@ def connect(
 
 def register(
     connection: duckdb.DuckDBPyConnection,
-    config: str | os.PathLike[str] | None = None,
+    config: Config | None = None,
     *,
     persist: bool = False,
     **settings: Any,
@@ -109,9 +109,9 @@ def _engine(
 ) -> Engine:
     """The engine for a connection: that of its database if it has the same configuration."""
     barrier = _installed(connection)
-    if barrier is not None and isinstance(barrier.engine, Engine):
-        if barrier.engine.settings == settings:
-            return barrier.engine
+    engine = barrier.engine if barrier is not None else None
+    if isinstance(engine, Engine) and engine.settings == settings:
+        return engine
     return Engine(settings, build(settings), Ledger(settings.store), progress=progress)
 
 

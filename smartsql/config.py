@@ -121,38 +121,49 @@ class Settings(BaseSettings):
         return Task(name, section.prompt, section.labels, section.equal)
 
 
-def load(config: str | os.PathLike[str] | None = None, **arguments: Any) -> Settings:
+Config = str | os.PathLike[str] | Settings
+"""A TOML file, or settings made in Python."""
+
+
+def load(config: Config | None = None, **arguments: Any) -> Settings:
     """Read the settings.
 
     Args:
         config: a TOML file; without it `SMARTSQL_CONFIG`, `./smartsql.toml` and the user's
-            configuration folder are tried in this order.
+            configuration folder are tried in this order. Settings are taken as they are.
         **arguments: settings that win over file and environment; None means not given.
 
     Raises:
         ConfigError: no such file, unknown key, value out of range, no reference or two.
     """
-    path = find_file(config)
-    values = _read_toml(path) if path else {}
+    if isinstance(config, Settings):
+        path, values = None, {name: getattr(config, name) for name in config.model_fields_set}
+    else:
+        path = find_file(config)
+        values = _read_toml(path) if path else {}
     given = {key: value for key, value in arguments.items() if value is not None}
-    from_environment = {
-        name.removeprefix("SMARTSQL_").split("__")[0].lower()
-        for name in os.environ
-        if name.upper().startswith("SMARTSQL_")
-    }
-    below = {
-        key: value
-        for key, value in values.items()
-        if key not in from_environment or key in ("models", "tasks")
-    }
     try:
-        settings = Settings(**{**below, **given})
+        settings = Settings(**{**_below_environment(values), **given})
     except ValidationError as error:
         raise ConfigError(_explain(error, path)) from None
     if not settings.models:
         settings = settings.model_copy(update={"models": _built_in_ladder()})
     _check(settings)
     return settings
+
+
+def _below_environment(values: dict[str, Any]) -> dict[str, Any]:
+    """The values of the file that no environment variable overrides."""
+    overridden = {
+        name.removeprefix("SMARTSQL_").split("__")[0].lower()
+        for name in os.environ
+        if name.startswith("SMARTSQL_")
+    }
+    return {
+        key: value
+        for key, value in values.items()
+        if key not in overridden or key in ("models", "tasks")
+    }
 
 
 def find_file(config: str | os.PathLike[str] | None) -> Path | None:

@@ -152,7 +152,7 @@ class Report:
             ("rows", f"{self.rows:,} ({self.prompts:,} distinct prompts)"),
             (
                 "asked for",
-                f"at most {self.delta:.3g} of the rows may differ, {self.gamma:.3g} sure",
+                f"at most {100 * self.delta:.4g} % differ, {100 * self.gamma:.4g} % sure",
             ),
             ("promise", self.promise()),
             (

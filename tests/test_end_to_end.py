@@ -52,9 +52,8 @@ def con(server: TestServer, tmp_path: Path) -> Iterator[Any]:
 
 
 def opened(server: TestServer, tmp_path: Path, **settings: Any) -> Any:
-    (tmp_path / "empty.toml").write_text("")
     connection = smartsql.connect(
-        config=tmp_path / "empty.toml",
+        config=smartsql.Settings(),
         models=models(server),
         store=str(tmp_path / "answers.sqlite"),
         **settings,
@@ -162,10 +161,9 @@ def test_explain_spends_nothing(con: Any, server: TestServer) -> None:
 
 
 def test_a_bare_connection_answers_after_register(server: TestServer, tmp_path: Path) -> None:
-    (tmp_path / "empty.toml").write_text("")
     bare = duckdb.connect()
     engine = smartsql.register(
-        bare, tmp_path / "empty.toml", models=models(server), store=str(tmp_path / "a.sqlite")
+        bare, smartsql.Settings(), models=models(server), store=str(tmp_path / "a.sqlite")
     )
     bare.execute("CREATE TABLE r AS SELECT 'review ' || i AS review FROM range(300) t(i)")
     rows = bare.sql("SELECT review, smart_llm(review) FROM r").fetchall()
@@ -178,11 +176,10 @@ def test_a_bare_connection_answers_after_register(server: TestServer, tmp_path: 
 def test_two_connections_to_one_database_share_models_and_ledger(
     server: TestServer, tmp_path: Path
 ) -> None:
-    (tmp_path / "empty.toml").write_text("")
     both = [
         smartsql.connect(
             tmp_path / "shop.duckdb",
-            tmp_path / "empty.toml",
+            smartsql.Settings(),
             models=models(server),
             store=str(tmp_path / "a.sqlite"),
         )
@@ -207,10 +204,9 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
 def test_a_model_that_cannot_be_reached_is_a_clear_error(
     server: TestServer, tmp_path: Path, change: dict[str, Any], first: str, second: str
 ) -> None:
-    (tmp_path / "empty.toml").write_text("")
     with pytest.raises(smartsql.SmartSQLError) as caught:  # noqa: SIM117
         with smartsql.connect(
-            config=tmp_path / "empty.toml",
+            config=smartsql.Settings(),
             models=models(server, **change),
             store=str(tmp_path / "a.sqlite"),
         ) as connection:
@@ -220,10 +216,9 @@ def test_a_model_that_cannot_be_reached_is_a_clear_error(
 
 
 def test_a_price_nobody_knows_names_the_model_and_the_keys(tmp_path: Path) -> None:
-    (tmp_path / "empty.toml").write_text("")
     unknown = smartsql.Model(name="nova-9", reference=True, base_url="http://127.0.0.1:9/v1")
     with pytest.raises(smartsql.UnknownPriceError) as caught:
-        smartsql.connect(config=tmp_path / "empty.toml", models=[unknown])
+        smartsql.connect(config=smartsql.Settings(), models=[unknown])
     for word in ("nova-9", "input_usd_per_mtok", "output_usd_per_mtok"):
         assert word in str(caught.value)
 
@@ -237,11 +232,10 @@ def test_an_endpoint_that_answers_with_html_is_said_so(con: Any, server: TestSer
 def test_a_candidate_as_dear_as_the_reference_is_not_used_and_said_so(
     server: TestServer, tmp_path: Path
 ) -> None:
-    (tmp_path / "empty.toml").write_text("")
     big, small = models(server)
     dear = small.model_copy(update={"input_usd_per_mtok": 20.0, "output_usd_per_mtok": 20.0})
     with smartsql.connect(
-        config=tmp_path / "empty.toml", models=[big, dear], store=str(tmp_path / "a.sqlite")
+        config=smartsql.Settings(), models=[big, dear], store=str(tmp_path / "a.sqlite")
     ) as con:
         con.execute("SELECT smart_llm('review ' || i) FROM range(100) t(i)").fetchall()
         assert {model for model, _ in server.billed_pairs()} == {"big"}

@@ -1,0 +1,320 @@
+"""What goes over the wire of the chat completions API, and what comes back.
+
+Pure functions: bytes and exceptions in, values out. An endpoint may answer with anything, so
+nothing about the shape of a response is taken for granted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from smartsql.gateway.openai_dialect import ADAPTABLE
+from smartsql.gateway.retry import retry_after_s
+
+MESSAGE_CHARACTERS = 200
+"""Longest part of an endpoint's own words that goes into an error."""
+
+_UNSUPPORTED = re.compile(
+    r"unsupported|not\s+support|does not support|unrecogni[sz]ed|unknown|unexpected|not permitted|"
+    r"not allowed|not available|extra (inputs|fields)|invalid (parameter|argument)",
+    re.IGNORECASE,
+)
+_OUTER = " \t\r\n\"'`*_.,:;!?()[]{}<>#-"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A try at which the model finished; the status is one of `DELIVERED`.
+
+    Attributes:
+        text: the answer where the status is "ok".
+        usage: prompt and completion tokens as the endpoint counted them.
+        written: all text that came back, to bound the cost where the usage is missing.
+    """
+
+    status: str
+    text: str | None
+    written: str
+    usage: tuple[int, int] | None
+    served_by: str | None
+    confidence: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A try at which it did not.
+
+    Attributes:
+        may_be_billed: the model may have worked before it failed.
+        hopeless: no other request to this endpoint will fare better.
+        unsupported: the parameter that the endpoint does not take.
+        wait_s: how long it asks to be left alone.
+    """
+
+    status: str
+    error: str
+    retryable: bool
+    may_be_billed: bool = False
+    hopeless: bool = False
+    unsupported: str | None = None
+    wait_s: float | None = None
+
+
+def read_reply(body: bytes, content_type: str, labels: Sequence[str]) -> Reply | Failure:
+    """Make sense of the body of a response with status 200."""
+    try:
+        data = json.loads(body)
+    except ValueError:
+        start = body[:64].lstrip().lower()
+        if "html" in content_type or start.startswith(b"<"):
+            # no model wrote this; most often base_url points at a web page
+            return Failure("malformed", "the endpoint answered with a web page", True)
+        return Failure("malformed", "the endpoint's JSON is incomplete", True, may_be_billed=True)
+    if not isinstance(data, dict):
+        return Failure("malformed", "the endpoint's JSON is not an object", True, True)
+    choices = data.get("choices")
+    if not isinstance(choices, list):
+        return _embedded_error(data)
+    choice = choices[0] if choices and isinstance(choices[0], dict) else {}
+    message = choice.get("message")
+    message = message if isinstance(message, dict) else {}
+    content, refusal = message.get("content"), message.get("refusal")
+    text = content if isinstance(content, str) else ""
+    status = _delivered(text, refusal, choice.get("finish_reason"))
+    served_by = data.get("model")
+    return Reply(
+        status,
+        text if status == "ok" else None,
+        text or (refusal if isinstance(refusal, str) else ""),
+        _usage(data.get("usage")),
+        served_by if isinstance(served_by, str) and served_by else None,
+        confidence_of(choice.get("logprobs"), labels) if status == "ok" else None,
+    )
+
+
+def _delivered(text: str, refusal: object, finish: object) -> str:
+    if refusal or finish == "content_filter":
+        return "refused"
+    if finish == "length":
+        return "cut"
+    return "ok" if text.strip() else "empty"
+
+
+def _embedded_error(data: dict[str, Any]) -> Failure:
+    """Some gateways wrap the error of the endpoint behind them into a status of 200."""
+    error = data.get("error")
+    if isinstance(error, dict):
+        code = error.get("code")
+        status = int(code) if isinstance(code, int) and 400 <= code < 600 else 500
+        return read_error(status, error, {})
+    return Failure("malformed", "the endpoint's JSON has no choices", True, may_be_billed=True)
+
+
+def _usage(usage: object) -> tuple[int, int] | None:
+    if not isinstance(usage, dict):
+        return None
+    counts = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if all(type(count) is int and count >= 0 for count in counts):
+        return counts[0], counts[1]  # type: ignore[return-value]
+    return None
+
+
+def read_error(status: int, error: object, headers: Mapping[str, str]) -> Failure:
+    """Make sense of a response with another status than 200.
+
+    Args:
+        error: the decoded body or its `error` object, or text.
+    """
+    said, code, parameter = _words(error)
+    words = f"HTTP {status}" + (f": {said}" if said else "")
+    wait = retry_after_s(headers)
+    if status == 429:
+        return _refused_for_limits(said, code, words, wait)
+    if status == 408:
+        return Failure("timeout", words, retryable=True, wait_s=wait)
+    if status >= 500:
+        # a proxy gave up on a model that may have gone on working
+        billed = status in (504, 524)
+        return Failure("server_error", words, True, may_be_billed=billed, wait_s=wait)
+    if status in (400, 422):
+        unsupported = _unsupported(said, code, parameter)
+        return Failure("rejected", words, retryable=False, unsupported=unsupported)
+    if 300 <= status < 400:
+        words += " (redirects are not followed: set base_url to the final address)"
+    return Failure("rejected", words, retryable=status == 409, hopeless=status != 409, wait_s=wait)
+
+
+def _refused_for_limits(said: str, code: str, words: str, wait_s: float | None) -> Failure:
+    if code == "insufficient_quota" or "insufficient_quota" in said:
+        return Failure("rejected", words, retryable=False, hopeless=True)
+    if said.lower().startswith("request too large"):
+        return Failure("rejected", words, retryable=False)  # it will never fit into a minute
+    return Failure("rate_limited", words, retryable=True, wait_s=wait_s)
+
+
+def _words(error: object) -> tuple[str, str, str]:
+    if isinstance(error, dict):
+        inner = error.get("error", error)
+        if isinstance(inner, dict):
+            message = inner.get("message") or inner.get("detail") or inner
+            text = message if isinstance(message, str) else json.dumps(message, default=str)
+            return text, str(inner.get("code") or ""), str(inner.get("param") or "")
+        return str(inner), "", ""
+    text = error if isinstance(error, str) else ""
+    return ("a web page" if text.lstrip().startswith("<") else text), "", ""
+
+
+def _unsupported(said: str, code: str, parameter: str) -> str | None:
+    if not (code.startswith("unsupported") or _UNSUPPORTED.search(said)):
+        return None
+    if parameter in ADAPTABLE:
+        return parameter
+    named = [name for name in ADAPTABLE if re.search(rf"\b{name}\b", said)]
+    # "max_tokens is not supported, use max_completion_tokens": the first one is meant
+    return min(named, key=lambda name: re.search(rf"\b{name}\b", said).start(), default=None)  # type: ignore[union-attr]
+
+
+def connection_failure(error: BaseException) -> Failure:
+    """Make sense of an exception without a response: did the request get through?
+
+    The client library reports most of these as timeouts, whatever they were, so the exceptions
+    behind it are asked.
+    """
+    import aiohttp
+
+    causes = _causes(error)
+    lost = "connection lost before the answer"
+    kinds: list[tuple[tuple[type[BaseException], ...], Failure]] = [
+        # a name that is not found, a refused connection, a bad certificate: nothing was sent
+        (
+            (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError),
+            Failure("connection", f"cannot connect ({_brief(causes)})", True),
+        ),
+        (
+            (aiohttp.InvalidURL, UnicodeError),
+            Failure("rejected", f"cannot be sent ({_brief(causes)})", False),
+        ),
+        (
+            (aiohttp.ClientResponseError,),
+            Failure("malformed", "the endpoint does not speak HTTP", True, may_be_billed=True),
+        ),
+        (
+            (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError),
+            Failure("connection", lost, True, may_be_billed=True),
+        ),
+        (
+            (aiohttp.ClientPayloadError,),
+            Failure("connection", "connection lost within the answer", True, may_be_billed=True),
+        ),
+        ((TimeoutError,), Failure("timeout", "no answer in time", True, may_be_billed=True)),
+    ]
+    for types, failure in kinds:
+        if any(isinstance(cause, types) for cause in causes):
+            return failure
+    return Failure("connection", f"connection failed ({_brief(causes)})", True, may_be_billed=True)
+
+
+def scrubbed(failure: Failure, key: str | None, prompt: str) -> Failure:
+    """The failure with an error that is short, one line, and without key and prompt."""
+    error = failure.error
+    for secret, instead in ((key, "[key]"), (prompt, "[prompt]"), (json.dumps(prompt), "[prompt]")):
+        if secret is not None and len(secret) > 3:
+            error = error.replace(secret, instead)
+    error = " ".join(error.split())
+    if len(error) > MESSAGE_CHARACTERS:
+        error = error[: MESSAGE_CHARACTERS - 3] + "..."
+    return replace(failure, error=error)
+
+
+def _causes(error: BaseException | None) -> list[BaseException]:
+    causes: list[BaseException] = []
+    while error is not None and error not in causes:
+        causes.append(error)
+        error = error.__cause__ or error.__context__
+    return causes
+
+
+def _brief(causes: Sequence[BaseException]) -> str:
+    root = causes[-1]
+    reason = getattr(root, "strerror", None)
+    return f"{type(root).__name__}: {reason}" if reason else type(root).__name__
+
+
+def confidence_of(logprobs: object, labels: Sequence[str]) -> float | None:
+    """The model's probability of its own answer, in [0, 1]; None where it gives none.
+
+    With labels: the probability of the label that the first token chose, renormalised over the
+    labels. An alternative counts for a label when it begins that label and no other one. Where
+    the alternatives do not tell the labels apart (none given, or all begin alike), and without
+    labels: the geometric mean of the probabilities of the answer's tokens. An answer outside the
+    labels has none.
+
+    Args:
+        logprobs: the `logprobs` object of a choice, as it came.
+    """
+    content = logprobs.get("content") if isinstance(logprobs, dict) else None
+    tokens = _tokens(content)
+    if not tokens:
+        return None
+    if labels:
+        first = next((entry for entry in tokens if _bare(entry[0])), None)
+        if first is None:
+            return None
+        alternatives = _tokens(first[2])
+        chosen = _label_of(first[0], labels)
+        said = _label_of("".join(token for token, _, _ in tokens), labels)
+        if chosen is None and said is None:
+            return None  # an answer outside the labels
+        if alternatives and chosen is not None and said in (chosen, None):
+            return _renormalised(chosen, first, alternatives, labels)
+    mean = sum(logprob for _, logprob, _ in tokens) / len(tokens)
+    return min(1.0, math.exp(min(mean, 0.0)))
+
+
+def _renormalised(
+    chosen: str,
+    first: tuple[str, float, object],
+    alternatives: list[tuple[str, float, object]],
+    labels: Sequence[str],
+) -> float | None:
+    mass = dict.fromkeys(labels, 0.0)
+    tokens = {token: logprob for token, logprob, _ in alternatives}
+    tokens.setdefault(first[0], first[1])
+    for token, logprob in tokens.items():
+        label = _label_of(token, labels)
+        if label is not None:
+            mass[label] += math.exp(min(logprob, 0.0))
+    total = sum(mass.values())
+    return mass[chosen] / total if total > 0.0 else None
+
+
+def _tokens(content: object) -> list[tuple[str, float, object]]:
+    entries = []
+    for entry in content if isinstance(content, list) else []:
+        if isinstance(entry, dict):
+            token, logprob = entry.get("token"), entry.get("logprob")
+            if isinstance(token, str) and isinstance(logprob, (int, float)):
+                if math.isnan(logprob):
+                    return []
+                entries.append((token, float(logprob), entry.get("top_logprobs")))
+    return entries
+
+
+def _bare(text: str) -> str:
+    return text.strip(_OUTER).casefold()
+
+
+def _could_be(token: str, label: str) -> bool:
+    start, whole = _bare(token), _bare(label)
+    return bool(start) and (whole.startswith(start) or start == whole)
+
+
+def _label_of(token: str, labels: Sequence[str]) -> str | None:
+    exact = [label for label in labels if _bare(label) == _bare(token) != ""]
+    found = exact or [label for label in labels if _could_be(token, label)]
+    return found[0] if len(found) == 1 else None
