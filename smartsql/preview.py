@@ -180,11 +180,15 @@ def _bounds(work: Work, models: list[ModelPreview]) -> list[float]:
     return [min(low + pilot, high) for low in (min(lows), min(means))] + [high]
 
 
-def _seconds(engine: Engine, work: Work, reference_calls: float) -> float:
+def _seconds(engine: Engine, work: Work, reference_calls: float) -> float | None:
     """Wall time if the reference is the slowest, at its mean latency so far."""
     name = work.models[0].name
-    rows = {row[0]: row for row in engine.store.totals()}
-    calls, seconds = (rows[name][1], rows[name][5]) if name in rows else (0, 0.0)
+    kind = engine.settings.reference.kind
+    calls, seconds = next(
+        ((row[1], row[5]) for row in engine.store.totals() if row[0] == name), (0, 0.0)
+    )
+    if not calls and kind != "openai":
+        return None
     latency = seconds / calls if calls else UNKNOWN_LATENCY_S
-    at_once = engine.settings.max_in_flight if work.unit == "usd" else 1
+    at_once = engine.settings.max_in_flight if kind == "openai" else 1
     return float(np.ceil(reference_calls) * latency / min(at_once, max(reference_calls, 1.0)))
