@@ -26,10 +26,14 @@ def main() -> None:
             con, models=first.MODELS, store=str(Path(folder) / "answers.sqlite")
         )
         con.execute(first.TABLE)
-        con.sql("SELECT id, review FROM reviews QUALIFY smart_llm(review) = 'positive' "
-                "ORDER BY id LIMIT 3").show()  # fmt: skip
-        con.sql("SELECT answer, model, source, count(*) AS n, sum(cost_usd) AS usd "
-                "FROM smart_llm(reviews, review, delta := 0.1) GROUP BY ALL ORDER BY ALL").show()  # fmt: skip
+        con.sql(
+            "SELECT id, review FROM reviews QUALIFY smart_llm(review) = 'positive' "
+            "ORDER BY id LIMIT 3"
+        ).show()
+        con.sql(
+            "SELECT answer, model, source, count(*) AS n, sum(cost_usd) AS usd "
+            "FROM smart_llm(reviews, review, delta := 0.1) GROUP BY ALL ORDER BY ALL"
+        ).show()
         con.sql("SELECT name, role, calls, spend_usd FROM smart_models()").show()
         print(engine.history[-1].bill())
         con.close()

@@ -12,14 +12,14 @@ from smartsql.cli import main as smartsql_command
 
 RECORDING = """
 COPY (
-    WITH answers AS (
-        SELECT i AS row_id, 'text ' || i AS input, CASE WHEN i % 3 = 0 THEN 'yes' ELSE 'no' END AS truth,
-               hash(i) % 100 AS luck
+    WITH rows AS (
+        SELECT i AS row_id, 'text ' || i AS input, hash(i) % 100 AS luck,
+               CASE WHEN i % 3 = 0 THEN 'yes' ELSE 'no' END AS truth
         FROM range(3000) t(i)
     )
-    SELECT row_id, input, 'large' AS model, truth AS output, 0.002 AS cost_usd FROM answers
+    SELECT row_id, input, 'large' AS model, truth AS output, 0.002 AS cost_usd FROM rows
     UNION ALL
-    SELECT row_id, input, 'small', CASE WHEN luck < 4 THEN 'no idea' ELSE truth END, 0.0001 FROM answers
+    SELECT row_id, input, 'small', CASE WHEN luck < 4 THEN 'hm' ELSE truth END, 0.0001 FROM rows
 ) TO '{path}' (FORMAT parquet)
 """
 
