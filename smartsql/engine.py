@@ -162,7 +162,8 @@ class Engine:
         names = [model.name for model in work.models]
         identities = [self.backends[n].identity(work.cells.task.labels) for n in names]
         key = work.key(identities, self.policy.name, self.settings.seed)
-        seed = self.store.statement(key, self._statement(work)).seed
+        statement = self.store.statement(key, self._statement(work))
+        work = work.at_costs(statement.expected_costs)
         run_id = self.store.begin_run(key)
         exchange = Exchange(
             work.cells,
@@ -177,7 +178,7 @@ class Engine:
             cancelled=self._cancelled,
         )
         source = _Timed(exchange)
-        problem = work.problem(seed)
+        problem = work.problem(statement.seed)
         try:
             outcome = run(self.policy, problem, source)
         except BudgetError as error:
@@ -188,7 +189,7 @@ class Engine:
         report = _report(call, work, outcome, exchange)
         report = replace(
             report,
-            seed=seed,
+            seed=statement.seed,
             started_at=started_at.isoformat(timespec="seconds"),
             seconds=round(elapsed, 3),
             decide_s=round(elapsed - source.seconds, 3),
@@ -204,7 +205,8 @@ class Engine:
     def _statement(self, work: Work) -> Statement:
         configured = self.settings.seed
         seed = secrets.randbits(48) if configured is None else configured
-        return Statement(seed, work.prompts, work.weights)
+        costs = tuple(model.expected_cost for model in work.models)
+        return Statement(seed, work.prompts, work.weights, costs)
 
 
 class _Timed:

@@ -8,6 +8,7 @@ equal asks of threads and processes one call.
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import time
@@ -47,7 +48,7 @@ CREATE VIEW attempts AS
 CREATE TABLE claims (identity INTEGER NOT NULL, prompt BLOB NOT NULL, owner TEXT NOT NULL,
                      until REAL NOT NULL, PRIMARY KEY (identity, prompt)) WITHOUT ROWID;
 CREATE TABLE statements (key BLOB PRIMARY KEY, seed INTEGER NOT NULL, prompts BLOB NOT NULL,
-                         weights BLOB NOT NULL);
+                         weights BLOB NOT NULL, expected_costs TEXT NOT NULL);
 CREATE TABLE runs (id INTEGER PRIMARY KEY, statement BLOB NOT NULL, at REAL NOT NULL, report TEXT);
 """
 
@@ -72,11 +73,19 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What a call remembers of its rows: the seed of their order, their prompts and weights."""
+    """What a call remembers, so that it takes the same decisions again.
+
+    Attributes:
+        seed: of the random order.
+        prompts: canonical digests, 16 bytes each.
+        weights: rows of each prompt.
+        expected_costs: of one call of each model, reference first, as estimated the first time.
+    """
 
     seed: int
     prompts: bytes
     weights: IntArray
+    expected_costs: tuple[float, ...]
 
 
 class Ledger:
@@ -298,8 +307,8 @@ class Ledger:
         with self._lock, self._guard("write"):
             with self._transaction() as db:
                 db.execute(
-                    "INSERT INTO statements VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                    (key, new.seed, new.prompts, weights),
+                    "INSERT INTO statements VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                    (key, new.seed, new.prompts, weights, json.dumps(new.expected_costs)),
                 )
             found = self.find_statement(key)
         assert found is not None
@@ -309,11 +318,13 @@ class Ledger:
         """The statement of that key, None if there is none."""
         with self._lock, self._guard("read"):
             row = self._db.execute(
-                "SELECT seed, prompts, weights FROM statements WHERE key = ?", (key,)
+                "SELECT seed, prompts, weights, expected_costs FROM statements WHERE key = ?",
+                (key,),
             ).fetchone()
         if row is None:
             return None
-        return Statement(row[0], row[1], np.frombuffer(row[2], dtype="<i8").astype(np.int64))
+        weights = np.frombuffer(row[2], dtype="<i8").astype(np.int64)
+        return Statement(row[0], row[1], weights, tuple(json.loads(row[3])))
 
     def begin_run(self, statement: bytes) -> int:
         """The number of a new run of a statement."""

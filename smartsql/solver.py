@@ -124,7 +124,7 @@ def _solve(
     model.a_matrix_.value_ = np.column_stack([np.ones(columns), error.ravel()]).ravel()
     if whole:
         model.integrality_ = [highspy.HighsVarType.kInteger] * columns
-    solver = highspy.Highs()
+    solver = highspy.Highs()  # type: ignore[no-untyped-call]
     solver.silent()
     solver.setOptionValue("time_limit", float(time_limit_s))
     solver.setOptionValue("mip_rel_gap", float(gap))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,6 +49,14 @@ class Work:
         halves = as_halves(self.cells.digests)
         population = Population.shuffled(halves, self.weights, seed)
         return Problem(self.requirement, population, self.models[0], self.models[1:])
+
+    def at_costs(self, expected_costs: Sequence[float]) -> Work:
+        """The same call with other estimates of what a call of each model costs."""
+        models = tuple(
+            replace(model, expected_cost=cost)
+            for model, cost in zip(self.models, expected_costs, strict=True)
+        )
+        return replace(self, models=models)
 
     @property
     def prompts(self) -> bytes:

@@ -93,9 +93,10 @@ def test_a_lease_of_the_dead_expires(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_first_seed_of_a_statement_stays(tmp_path: Path) -> None:
     weights = np.array([1, 3], dtype=np.int64)
     one = Ledger(tmp_path / "l.sqlite")
-    assert one.statement(b"k", Statement(5, A + B, weights)).seed == 5
-    again = Ledger(tmp_path / "l.sqlite").statement(b"k", Statement(6, A + B, weights))
+    assert one.statement(b"k", Statement(5, A + B, weights, (1.0, 0.5))).seed == 5
+    again = Ledger(tmp_path / "l.sqlite").statement(b"k", Statement(6, A + B, weights, (2.0,)))
     assert (again.seed, again.prompts, again.weights.tolist()) == (5, A + B, [1, 3])
+    assert again.expected_costs == (1.0, 0.5)
     run = one.begin_run(b"k")
     assert not one.has_report(b"k")
     one.end_run(run, "{}")

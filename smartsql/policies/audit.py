@@ -79,11 +79,10 @@ class Race:
     tests: list[Test]
 
     @staticmethod
-    def start(
-        tuning: Tuning, sample: Sample, table: DesignTable, choice: Choice, alpha: float
-    ) -> Race:
+    def start(tuning: Tuning, sample: Sample, choice: Choice, alpha: float) -> Race:
         """Draw up the designs. They depend on the pilot alone."""
-        n_rows = table.n_rows - choice.pilot
+        table = choice.outlook.table
+        n_rows = sample.counts.n_rows - choice.pilot
         tests = []
         for standing, share in choice.tests:
             last = min(int(table.last[standing.design]), int(tuning.max_last * n_rows))
@@ -143,6 +142,7 @@ class Race:
         """Rows after which the next decision is taken: further than the next look where rows
         asked in vain cost little."""
         ahead = np.unique(np.array(looks, dtype=np.int64))
+        ahead = ahead[ahead <= ahead[0] + np.maximum(ahead[0], self.table.shortest)]
         stopped = np.zeros(ahead.size)
         for test in self.tests:
             if test.active:
@@ -152,7 +152,6 @@ class Race:
         vain = np.concatenate([[0.0], np.cumsum(stopped[:-1] * np.diff(ahead))])
         reckoned = np.maximum(stopped, self.tuning.stop_floor)
         fits = vain <= self.tuning.look_ahead * self.choice.value * reckoned
-        fits &= ahead <= ahead[0] + np.maximum(ahead[0], self.table.shortest)
         return int(ahead[np.flatnonzero(fits)[-1]])
 
     def _chance_stopped(self, test: Test, looks: np.ndarray) -> FloatArray:
@@ -244,6 +243,6 @@ def tolerated_rows(
     start = sample.asked
     if spare is None:
         return 0.0, None, start, start, False
-    end = min(table.n_rows, start + table.tolerated)
+    end = min(sample.counts.n_rows, start + table.tolerated)
     saved = float(sample.counts.inside(start, end)) * (1 - spare.answer_cost)
     return saved, spare, start, end, False

@@ -73,7 +73,7 @@ class Certified(Tuning):
         table = design_table(problem.population.n_rows, problem.tolerated, alpha)
         choice = yield from Pilot(self, sample, table, usable).run()
         if choice.tests:
-            settled = yield from Race.start(self, sample, table, choice, alpha).run()
+            settled = yield from Race.start(self, sample, choice, alpha).run()
         else:
             saved, spare, start, end, _ = tolerated_rows(sample, table, choice.spare)
             if saved <= 0.0:

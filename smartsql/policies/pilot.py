@@ -185,9 +185,7 @@ class Pilot:
 
     # ---- weighing
 
-    def _weigh(
-        self, pilot: int, following: int | None, later: list[int]
-    ) -> tuple[Choice, bool]:
+    def _weigh(self, pilot: int, following: int | None, later: list[int]) -> tuple[Choice, bool]:
         """The plan after `pilot` rows, and whether the pilot ends with it."""
         self._drop_unfit(pilot)
         if not self.live:
@@ -212,17 +210,18 @@ class Pilot:
         others = [s for s in kept if s is not best]
         second = max(others, key=lambda s: regrets[s.model.name], default=None)
         regret = regrets[second.model.name] if second is not None else 0.0
-        pair = self._pairs(best, second, regret, pilot)
-        choice = self._settled(pilot, [best, second] if pair else [best], mixture)
+        pair = self._pairs(best, second, regret, pilot, ahead)
+        raced = [best, second] if pair and second is not None else [best]
+        choice = self._settled(pilot, raced, mixture)
         if following is None:
             return choice, True
         price = (following - pilot) * (1 + sum(s.cost for s in kept))
         clear = pilot >= self.tuning.pilot_share * best.audits
         if second is not None:
-            open_ = min(self.tuning.regret * regret, self._penalty(best, second))
+            gain = min(self.tuning.regret * regret, self._penalty(best, second))
             # nothing can be won beyond the mixture that needs no audit
-            open_ = min(open_, max(0.0, best.value - mixture.unit_cost * ahead.remaining))
-            clear = clear and price >= self.tuning.look_further * open_
+            gain = min(gain, max(0.0, best.value - mixture.unit_cost * ahead.remaining))
+            clear = clear and price >= self.tuning.look_further * gain
         clear = clear and not self._learning_pays(best, standings, pilot, later, ahead)
         return choice, clear
 
@@ -231,16 +230,14 @@ class Pilot:
         found, audited = self._counted(model, pilot)
         cost = self.sample.relative_cost(model.name, pilot)
         answer = cost + self.sample.failures(model.name, pilot)
-        weights = posterior(self.table.rates, found, audited)
+        weights = posterior(ahead.table.rates, found, audited)
         costs = ahead.costs(cost, answer)
         values = costs @ weights
-        values[self.table.last > self.affordable([cost], answer, pilot)] = np.inf
+        values[ahead.table.last > self.affordable([cost], answer, pilot, ahead.table)] = np.inf
         at = int(np.argmin(values))
         audits = float(ahead.audited[at] @ weights)
         value = float(values[at])
-        return Standing(
-            model, found, audited, cost, answer, weights, costs, at, value, audits
-        )
+        return Standing(model, found, audited, cost, answer, weights, costs, at, value, audits)
 
     def _counted(self, model: Candidate, pilot: int) -> tuple[int, int]:
         """Errors of a candidate, and the rows before `pilot` on which they were counted."""
@@ -252,7 +249,7 @@ class Pilot:
         since = min(since, stop)
         return self.sample.errors(model.name, since, stop), stop - since
 
-    def affordable(self, costs: list[float], answer: float, pilot: int) -> int:
+    def affordable(self, costs: list[float], answer: float, pilot: int, table: DesignTable) -> int:
         """Rows that may be audited without ever exceeding the reference's bill by overspend."""
         counts, tuning = self.sample.counts, self.tuning
         names = [model.name for model in self.tried]
@@ -261,10 +258,10 @@ class Pilot:
             * self.sample.relative_cost(name, pilot)
             for name in names
         )
-        tolerated = self.table.tolerated
-        sizes = np.unique(np.append(self.table.last, 0))
-        starts = np.minimum(counts.n_rows, pilot + sizes)
-        free = counts.inside(starts, np.minimum(counts.n_rows, starts + tolerated))
+        sizes = np.unique(np.append(table.last, 0))
+        most = int(tuning.max_last * (counts.n_rows - pilot))
+        starts = np.minimum(counts.n_rows, pilot + np.minimum(sizes, most))
+        free = counts.inside(starts, np.minimum(counts.n_rows, starts + table.tolerated))
         calls = counts.seen(starts) - int(counts.seen(pilot))
         room = tuning.overspend * counts.n_prompts + free * max(0.0, 1 - answer)
         fits = spent + calls * sum(costs) <= room
@@ -302,13 +299,18 @@ class Pilot:
         return best.audits * (self.tuning.pair_penalty * (1 + best.cost) + second.cost)
 
     def _pairs(
-        self, best: Standing, second: Standing | None, regret: float, pilot: int
+        self,
+        best: Standing,
+        second: Standing | None,
+        regret: float,
+        pilot: int,
+        ahead: Outlook,
     ) -> bool:
         """Whether two candidates are raced."""
         if second is None or best.design == 0 or second.design == 0:
             return False
-        last = max(int(self.table.last[best.design]), int(self.table.last[second.design]))
-        room = self.affordable([best.cost, second.cost], best.answer_cost, pilot)
+        last = max(int(ahead.table.last[best.design]), int(ahead.table.last[second.design]))
+        room = self.affordable([best.cost, second.cost], best.answer_cost, pilot, ahead.table)
         return last <= room and self._penalty(best, second) < self.tuning.regret * regret
 
     def _learning_pays(
@@ -321,11 +323,17 @@ class Pilot:
     ) -> bool:
         """Whether more labels would make a learning candidate worth more than they cost.
 
-        Its error rate is taken to fall with a power of its labels.
+        Its error rate is taken to fall with a power of its labels. One that was hardly tried yet
+        is tried first where the labels for it are a small part of the whole.
         """
         known = {s.model.name: s for s in standings}
         for model in (m for m in self.live if m.learns):
             now = known.get(model.name)
+            short = 2 * self.tuning.learning_from - pilot
+            if (now is None or now.audited < self.tuning.learning_from // 2) and (
+                short * (1 + best.cost) < self.tuning.learning_trial * best.value
+            ):
+                return True
             if now is None:
                 labels, rate, rows = float(self.tuning.learning_from), self.tuning.learning_error, 5
                 cost = answer = self.sample.relative_cost(model.name, pilot)
@@ -335,16 +343,14 @@ class Pilot:
             costs = ahead.costs(cost, answer)
             for size in later:
                 guess = rate * (labels / size) ** self.tuning.learning_rate
-                weights = posterior(self.table.rates, guess * rows, rows)
+                weights = posterior(ahead.table.rates, guess * rows, rows)
                 share = 1 - (size - pilot) / max(1, self.table.n_rows - pilot)
                 price = (size - pilot) * (1 + cost)
                 if float((costs @ weights).min()) * share + price < best.value:
                     return True
         return False
 
-    def _settled(
-        self, pilot: int, standings: list[Standing], mixture: Mixture | None
-    ) -> Choice:
+    def _settled(self, pilot: int, standings: list[Standing], mixture: Mixture | None) -> Choice:
         """The choice with these candidates as tests, unless auditing none is cheapest."""
         ahead = outlook(self.table, self.sample.counts, pilot)
         shares = (1.0,) if len(standings) == 1 else self.tuning.pair_shares

@@ -68,13 +68,13 @@ def error_rates(share: float) -> FloatArray:
     """Grid of error rates around the tolerated share: fine up to 2.3 times it, coarse above."""
     fine = share * np.linspace(0.0, 2.3, 24)
     grid = np.concatenate([fine, fine[-1] + np.linspace(0.02, 0.38, 6)])
-    return np.minimum(grid, 0.995)
+    return np.asarray(np.minimum(grid, 0.995))
 
 
 def last_looks(n_rows: int, tolerated: int, alpha: float) -> IntArray:
     """Numbers of rows audited at most, geometric between hardly enough and hardly worth it."""
     share = tolerated / n_rows
-    low = max(1.0, 0.8 * np.log(1 / alpha) / share)
+    low = max(1.0, min(0.6 * n_rows, 0.8 * np.log(1 / alpha) / share))
     high = max(low, min(0.85 * n_rows, 150 / share**1.6 + 100))
     count = int(np.log(high / low) / np.log(LAST_RATIO)) + 2
     lasts = np.geomspace(low, high, count) if count > 1 else np.array([low])
@@ -163,8 +163,8 @@ class PromptCounts:
         """Distinct prompts among the first rows, exactly; shape of `rows`."""
         rows = np.asarray(rows, dtype=np.int64)
         if self._first is None:
-            return np.minimum(rows, self.n_rows)
-        return np.searchsorted(self._first, rows)
+            return np.asarray(np.minimum(rows, self.n_rows))
+        return np.asarray(np.searchsorted(self._first, rows), dtype=np.int64)
 
     def inside(self, start: ArrayLike, end: ArrayLike) -> FloatArray:
         """Prompts whose rows all lie from `start` to `end`: expected over random orders.
@@ -175,11 +175,11 @@ class PromptCounts:
         if self._first is None:
             return np.asarray(end - start, dtype=np.float64)
         unseen = self.n_prompts - self.seen(start)
-        width = np.maximum(1, self.n_rows - start)[..., None] / self.n_rows
-        inner = np.maximum(0, end - start)[..., None] / self.n_rows
-        among = (self._counts * width**self._sizes).sum(axis=-1)
-        freed = (self._counts * inner**self._sizes).sum(axis=-1)
-        return np.asarray(unseen * freed / among)
+        left = np.maximum(1, self.n_rows - start)[..., None]
+        # prompts in many rows are less likely to be still unseen, and to lie inside
+        among = self._counts * (left / self.n_rows) ** (self._sizes - self._sizes.min())
+        inside = (np.maximum(0, end - start)[..., None] / left) ** self._sizes
+        return np.asarray(unseen * (among * inside).sum(axis=-1) / among.sum(axis=-1))
 
 
 def _binned(weights: IntArray) -> tuple[FloatArray, FloatArray]:
@@ -191,7 +191,7 @@ def _binned(weights: IntArray) -> tuple[FloatArray, FloatArray]:
     where = np.clip(np.searchsorted(edges, sizes, side="right") - 1, 0, WEIGHT_BINS - 1)
     total = np.bincount(where, counts, WEIGHT_BINS)
     mean = np.bincount(where, counts * sizes, WEIGHT_BINS) / np.maximum(total, 1)
-    return mean[total > 0], total[total > 0]
+    return mean[total > 0], total[total > 0].astype(np.float64)
 
 
 def posterior(rates: FloatArray, found: float, audited: float) -> FloatArray:
@@ -247,16 +247,38 @@ class Outlook:
 
 def outlook(table: DesignTable, counts: PromptCounts, pilot: int) -> Outlook:
     """Mean numbers of calls of all designs when they start after `pilot` rows."""
-    start = np.minimum(table.n_rows, pilot + table.drawn)
-    end = np.where(table.end == table.n_rows, table.n_rows, pilot + table.end)
-    end = np.minimum(table.n_rows, np.maximum(start, end))
+    if counts.n_prompts == counts.n_rows == table.n_rows:
+        return _plain_outlook(table, pilot)
+    start, end = _places(table, pilot)
     seen = int(counts.seen(pilot))
     audited = (counts.seen(start) - seen).astype(np.float64)
-    freed = counts.inside(start, end)
+    return _averaged(table, pilot, audited, counts.inside(start, end), counts.n_prompts - seen)
+
+
+@lru_cache(maxsize=256)
+def _plain_outlook(table: DesignTable, pilot: int) -> Outlook:
+    """The outlook where every row has a prompt of its own; the same for all orders."""
+    start, end = _places(table, pilot)
+    audited, freed = (start - pilot).astype(np.float64), (end - start).astype(np.float64)
+    return _averaged(table, pilot, audited, freed, table.n_rows - pilot)
+
+
+def _places(table: DesignTable, pilot: int) -> tuple[IntArray, IntArray]:
+    """Where each ending starts and ends to free rows, in the order of all rows."""
+    # the table is for a few rows more than are left after the pilot
+    start = np.minimum(table.n_rows, pilot + table.drawn)
+    end = np.where(table.end == table.n_rows, table.n_rows, pilot + table.end)
+    return start, np.minimum(table.n_rows, np.maximum(start, end))
+
+
+def _averaged(
+    table: DesignTable, pilot: int, audited: FloatArray, freed: FloatArray, remaining: int
+) -> Outlook:
+    """Averages over the endings of each design."""
     return Outlook(
         table,
         pilot,
         np.add.reduceat(table.chance * audited, table.starts, axis=1).T,
         np.add.reduceat(table.chance * freed, table.starts, axis=1).T,
-        counts.n_prompts - seen,
+        remaining,
     )

@@ -30,6 +30,8 @@ class Sample:
         self.asked = 0
         self.since: dict[str, int] = {}
         self.until: dict[str, int] = {}
+        self._expected = {model.name: model.expected_cost for model in problem.models}
+        self._unit_costs: dict[tuple[str, int, int], float] = {}
 
     def extend(self, models: Iterable[Candidate], end: int, *, fit: bool) -> list[Ask]:
         """Asks for the rows up to `end`, of the reference and some candidates.
@@ -60,14 +62,21 @@ class Sample:
 
     def unit_cost(self, model: str, stop: int) -> float:
         """Mean cost of the model's calls before `stop`, or what is expected of one."""
+        reached = self.until.get(model, self.asked)
+        key = (model, stop, min(stop, reached))
+        if key not in self._unit_costs:
+            self._unit_costs[key] = self._unit_cost(model, stop)
+        return self._unit_costs[key]
+
+    def _unit_cost(self, model: str, stop: int) -> float:
+        """`unit_cost` from the profile."""
         prompts = _distinct(self.problem.population.order[:stop])
         known = prompts[self.profile.known(model, prompts)]
         mean = float(self.profile.costs(model)[known].mean()) if known.size else 0.0
         if mean > 0.0:
             return mean
         # calls that were free tell nothing of the price: they may have been paid for earlier
-        expected = {m.name: m.expected_cost for m in self.problem.models}
-        return expected[model]
+        return self._expected[model]
 
     def relative_cost(self, model: str, stop: int) -> float:
         """Cost of one call of the model in calls of the reference, from rows before `stop`."""

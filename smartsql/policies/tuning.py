@@ -32,6 +32,7 @@ class Tuning:
         max_last: largest share of the rows that is audited.
         learning_rate: a learning candidate's error falls with this power of its labels.
         learning_from: labels before which a learning candidate is not asked.
+        learning_trial: share of the expected cost that labels to try one out may take.
         learning_error: error rate expected of it then, before it was tried.
     """
 
@@ -44,10 +45,11 @@ class Tuning:
     pair_penalty: float = 0.10
     regret: float = 2.0
     look_further: float = 0.25
-    look_ahead: float = 0.02
+    look_ahead: float = 0.01
     stop_floor: float = 0.2
     overspend: float = 0.02
     max_last: float = 0.9
     learning_rate: float = 0.3
     learning_from: int = 20
+    learning_trial: float = 0.05
     learning_error: float = 0.4

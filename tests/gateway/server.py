@@ -16,103 +16,20 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import hashlib
 import json
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from tests.gateway.faults import Answer, Billed, Call, Fault, fault_of, mixture
+from tests.gateway.http1 import Connection, HTTPRequest
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the model says; `logprobs` as (token, logprob, [(alternative, logprob), ...])."""
-
-    text: str | None
-    logprobs: list[tuple[str, float, list[tuple[str, float]]]] | None = None
-    usage: tuple[int, int] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One way to misbehave.
-
-    Kinds: "ok"; "status" (an error response, not billed); "reset" (nothing billed), "billed_reset",
-    "cut_body" (billed, connection ends in the middle of the body); "truncated" (billed, complete
-    HTTP, half of the JSON); "html" (a page with status 200, not billed); "empty", "blank", "cut",
-    "refused", "filtered", "no_usage" (billed answers); "slow_body" (billed, dripped over
-    `delay_s`); "hang" (billed, never answered); "redirect"; "body" (200 with `body` as it stands).
-    """
-
-    kind: str
-    status: int = 500
-    retry_after_s: float | str | None = None
-    retry_after_ms: float | None = None
-    code: str | None = None
-    param: str | None = None
-    message: str = "scripted failure"
-    delay_s: float = 0.0
-    body: str = ""
-    location: str = ""
-
-
-NAMED = {
-    "429": Fault("status", status=429, code="rate_limit_exceeded"),
-    "429+0": Fault("status", status=429, code="rate_limit_exceeded", retry_after_s=0),
-    "quota": Fault("status", status=429, code="insufficient_quota"),
-    "401": Fault("status", status=401, code="invalid_api_key"),
-    "403": Fault("status", status=403),
-    "404": Fault("status", status=404, code="model_not_found"),
-    **{str(n): Fault("status", status=n) for n in (400, 408, 409, 422, 500, 502, 503, 504, 529)},
-}
-
-
-def fault_of(fault: str | Fault | None) -> Fault:
-    if isinstance(fault, Fault):
-        return fault
-    return NAMED.get(fault or "ok") or Fault(fault or "ok")
-
-
-@dataclass(slots=True)
-class Call:
-    """One request as it arrived."""
-
-    serial: int
-    model: str
-    prompt: str
-    seen: int  # how often this (model, prompt) arrived before
-    body: dict[str, Any]
-    headers: dict[str, str]
-    at: float = field(default_factory=time.monotonic)
-
-
-@dataclass(frozen=True, slots=True)
-class Billed:
-    model: str
-    prompt: str
-    prompt_tokens: int
-    completion_tokens: int
-
-
-def mixture(shares: dict[str, float], seed: int = 0) -> Callable[[Call], str | None]:
-    """Faults at random, decided by (seed, model, prompt, try): the same in whatever order."""
-
-    def choose(call: Call) -> str | None:
-        key = f"{seed}|{call.model}|{call.prompt}|{call.seen}".encode()
-        draw = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()) / 2**64
-        for kind, share in shares.items():
-            if draw < share:
-                return kind
-            draw -= share
-        return None
-
-    return choose
+__all__ = ["Answer", "Billed", "Call", "Fault", "Spawned", "TestServer", "mixture", "spawned"]
 
 
 class TestServer:
@@ -151,7 +68,7 @@ class TestServer:
         self.slots = slots
         self.port = port
         self._script: deque[str | Fault] = deque()
-        self._connections: set[_Connection] = set()
+        self._connections: set[Connection] = set()
         self._ready = threading.Event()
         self.reset()
 
@@ -220,7 +137,7 @@ class TestServer:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
         server = await self._loop.create_server(
-            lambda: _Connection(self), "127.0.0.1", self.port, backlog=2048
+            lambda: Connection(self.handle, self._connections), "127.0.0.1", self.port, backlog=2048
         )
         self.port = server.sockets[0].getsockname()[1]
         listening()
@@ -232,7 +149,7 @@ class TestServer:
 
     # -- a request --------------------------------------------------------------------------
 
-    def handle(self, to: _Connection, request: _HTTPRequest) -> None:
+    def handle(self, to: Connection, request: HTTPRequest) -> None:
         if request.path == "/bill":
             to.respond(200, json.dumps(self.summary()))
         elif request.path == "/reset":
@@ -246,7 +163,7 @@ class TestServer:
         else:
             to.respond(404, _error("no such path", None, None))
 
-    def _complete(self, to: _Connection, request: _HTTPRequest) -> None:
+    def _complete(self, to: Connection, request: HTTPRequest) -> None:
         body = json.loads(request.body)
         model, prompt = body["model"], body["messages"][-1]["content"]
         pair = (model, prompt)
@@ -298,7 +215,7 @@ class TestServer:
                 )
         return None
 
-    def _finish(self, to: _Connection, call: Call, fault: Fault) -> None:
+    def _finish(self, to: Connection, call: Call, fault: Fault) -> None:
         self.in_flight -= 1
         kind = fault.kind
         if kind == "status":
@@ -316,7 +233,7 @@ class TestServer:
         else:
             self._deliver(to, call, fault)
 
-    def _deliver(self, to: _Connection, call: Call, fault: Fault) -> None:
+    def _deliver(self, to: Connection, call: Call, fault: Fault) -> None:
         payload, usage = self._payload(call, fault)
         self.bill.append(Billed(call.model, call.prompt, *usage))
         if fault.kind == "billed_reset":
@@ -401,73 +318,6 @@ def _headers(fault: Fault) -> dict[str, str]:
     if fault.retry_after_ms is not None:
         headers["retry-after-ms"] = str(fault.retry_after_ms)
     return headers
-
-
-@dataclass(slots=True)
-class _HTTPRequest:
-    method: str
-    path: str
-    headers: dict[str, str]
-    body: bytes
-
-
-class _Connection(asyncio.Protocol):
-    """One keep-alive connection; requests are answered one after the other."""
-
-    def __init__(self, server: TestServer) -> None:
-        self._server = server
-        self._buffer = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._server._connections.add(self)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._server._connections.discard(self)
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
-            first, *lines = self._buffer[:end].decode("latin-1").split("\r\n")
-            pairs = (line.partition(":") for line in lines)
-            headers = {name.lower(): value.strip() for name, _, value in pairs}
-            stop = end + 4 + int(headers.get("content-length", 0))
-            if len(self._buffer) < stop:
-                return
-            body, self._buffer = self._buffer[end + 4 : stop], self._buffer[stop:]
-            method, path, _ = first.split(" ", 2)
-            self._server.handle(self, _HTTPRequest(method, path, headers, body))
-
-    def write(self, data: bytes) -> None:
-        if not self._transport.is_closing():
-            self._transport.write(data)
-
-    def abort(self) -> None:
-        self._transport.abort()
-
-    def respond(
-        self,
-        status: int,
-        body: str,
-        headers: dict[str, str] | None = None,
-        content_type: str = "application/json",
-    ) -> None:
-        data = body.encode()
-        self.write(_head(status, len(data), headers or {}, content_type) + data)
-
-    def start_body(self, body: str) -> bytes:
-        """Send the head and half of the body; returns the other half."""
-        data = body.encode()
-        half = len(data) // 2
-        self.write(_head(200, len(data), {}, "application/json") + data[:half])
-        return data[half:]
-
-
-def _head(status: int, length: int, headers: dict[str, str], content_type: str) -> bytes:
-    lines = [f"HTTP/1.1 {status} X", f"Content-Type: {content_type}", f"Content-Length: {length}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
 class Spawned:

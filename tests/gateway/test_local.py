@@ -270,10 +270,10 @@ def test_only_a_priced_function_is_worth_a_claim() -> None:
     assert PythonBackend("m", shout, price=Price(1.0, 0.0, "test")).claims
 
 
-def test_identity_names_the_function_and_its_version_and_not_the_labels() -> None:
+def test_identity_names_model_function_and_version_and_not_the_labels() -> None:
     backend = PythonBackend("m", shout, version="2")
-    assert backend.identity(("a",)) == backend.identity(()) == f"python:{__name__}:shout@2"
-    assert PythonBackend("other name", shout, version="2").identity(()) == backend.identity(())
+    assert backend.identity(("a",)) == backend.identity(()) == f"python:m:{__name__}:shout@2"
+    assert PythonBackend("other", shout, version="2").identity(()) != backend.identity(())
     assert PythonBackend("m", shout, version="3").identity(()) != backend.identity(())
 
 
@@ -295,7 +295,7 @@ def test_without_a_version_edited_code_and_enclosed_values_change_the_identity()
         exec(source, {"__name__": "mine"}, space)
     first, second = (identity_of(space["f"]) for space in spaces)
     assert first != second
-    assert first.startswith("python:mine:f@")
+    assert first.startswith("python:m:mine:f@")
 
 
 def echoed(word: str, texts: list[str]) -> list[str]:
@@ -327,7 +327,7 @@ def test_callables_that_are_no_functions_are_known_by_what_they_hold(
 ) -> None:
     assert identity_of(make("a")) == identity_of(make("a"))
     assert identity_of(make("a")) != identity_of(make("b"))
-    assert identity_of(make("a")).startswith(f"python:{__name__}:{name}@")
+    assert identity_of(make("a")).startswith(f"python:m:{__name__}:{name}@")
 
 
 def test_a_function_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

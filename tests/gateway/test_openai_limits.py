@@ -108,17 +108,18 @@ def test_requests_a_minute_are_kept_in_every_window(server: TestServer) -> None:
     ask(backend, [f"p{i}" for i in range(50)])
     backend.close()
     times = [call.at for call in server.calls]
-    assert 1.3 < times[-1] - times[0] < 2.5
+    assert 1.3 < times[-1] - times[0] < 5.0
     assert most_within(times, 1.0) <= 20 + 20 + 1
 
 
 def test_tokens_a_minute_hold_back_requests(server: TestServer) -> None:
     server.answer = lambda model, prompt: Answer("ok", usage=(100, 0))
-    backend = backend_for(server.base_url, tokens_per_minute=12_000)
-    ask(backend, ["x" * 400 for _ in range(20)])  # about 2,000 tokens; 1,200 go at once
+    # 3,000 tokens go at once, then 450 a second
+    backend = backend_for(server.base_url, tokens_per_minute=30_000)
+    ask(backend, ["x" * 400 for _ in range(36)])
     backend.close()
     times = [call.at for call in server.calls]
-    assert 3.0 < times[-1] - times[0] < 6.5
+    assert 0.8 < times[-1] - times[0] < 6.0
 
 
 def test_pace_charges_wrong_estimates_to_the_next_request() -> None:
@@ -135,34 +136,38 @@ def test_pace_charges_wrong_estimates_to_the_next_request() -> None:
         return late, time.monotonic() - began
 
     late, soon = asyncio.run(scenario())
-    assert 0.15 < late < 0.4
+    assert 0.07 < late < 0.3
     assert soon < 0.05
 
 
 def test_an_endpoint_with_fewer_places_is_not_flooded() -> None:
     with TestServer(slots=10, latency_s=0.02) as server:
         backend = backend_for(server.base_url, slots=Slots(64))
-        attempts = ask(backend, [f"p{i}" for i in range(1200)], timeout_s=30)
+        attempts = ask(backend, [f"p{i}" for i in range(500)], timeout_s=30)
         backend.close()
         assert {tried[-1].status for tried in attempts.values()} == {"ok"}
         assert server.max_billed() == 1
-        assert server.rejected < 0.25 * 1200
+        assert 0 < server.rejected < 250
 
 
 def test_congestion_cuts_by_the_share_refused_and_grows_back() -> None:
     slots = Slots(100)
     congestion = Congestion(slots)
-    for i in range(100):
-        congestion.record(refused=i < 60)
+
+    def record(n: int, refused: int, sent_at: float) -> None:
+        for i in range(n):
+            congestion.record(refused=i < refused, sent_at=sent_at, now=sent_at + 1.0)
+
+    record(100, 60, sent_at=0.0)
     assert slots.limit == 40
-    for _ in range(40):
-        congestion.record(refused=False)
+    record(1000, 1000, sent_at=0.5)  # sent before the cut
+    assert slots.limit == 40
+    record(120, 0, sent_at=2.0)
     assert slots.limit == 42
-    for _ in range(10_000):
-        congestion.record(refused=False)
+    record(30_000, 0, sent_at=3.0)
     assert slots.limit == 100
-    for _ in range(1000):
-        congestion.record(refused=True)
+    for second in range(4, 8):
+        record(100, 100, sent_at=float(second))
     assert slots.limit == 1
 
 

@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smartsql.gateway.openai_wire import (
@@ -135,6 +135,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None, derandomize=True)
 @given(json_values)
 def test_no_shape_of_a_response_is_taken_for_granted(value: object) -> None:
     for body in (value, {"choices": [value]}, {"choices": [{"message": value, "logprobs": value}]}):
@@ -145,6 +146,7 @@ def test_no_shape_of_a_response_is_taken_for_granted(value: object) -> None:
     assert isinstance(read_error(400, value, {}), Failure)
 
 
+@settings(deadline=None, derandomize=True)
 @given(st.binary(max_size=40))
 def test_no_bytes_of_a_response_are_taken_for_granted(body: bytes) -> None:
     assert isinstance(read_reply(body, "", ()), (Reply, Failure))
