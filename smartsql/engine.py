@@ -185,6 +185,8 @@ class Engine:
             if self.settings.on_budget == "error" or source.profile is None:
                 raise
             outcome = _what_is_known(source.profile, str(error))
+        finally:
+            exchange.close()
         elapsed = time.perf_counter() - clock
         report = _report(call, work, outcome, exchange)
         report = replace(

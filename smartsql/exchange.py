@@ -138,7 +138,8 @@ class Exchange:
         cancelled: Event | None = None,
     ) -> None:
         self._cells = cells
-        self._backends = backends
+        self._backends = dict(backends)
+        self._forks: dict[str, LearningBackend] = {}
         self._ledger = ledger
         self._run = run
         self._reference = reference
@@ -181,6 +182,11 @@ class Exchange:
         """Why each of these prompts has no answer."""
         return {i: self.errors.get(i, "not asked: the budget is used up") for i in prompts.tolist()}
 
+    def close(self) -> None:
+        """Release what was made for this statement alone."""
+        for fork in self._forks.values():
+            fork.close()
+
     # --- one step ----------------------------------------------------------------------------
 
     def fulfil(self, asks: Sequence[Ask], profile: Profile) -> None:
@@ -213,8 +219,11 @@ class Exchange:
         known = np.flatnonzero(profile.codes(self._reference) >= 0)
         texts = self.texts
         answers = [texts[i] for i in self.text_of[self._reference][known].tolist()]
-        backend: LearningBackend = self._backends[model]  # type: ignore[assignment]
-        backend.fit(self._cells.texts.take(pa.array(known)).to_pylist(), answers)
+        if model not in self._forks:
+            shared: LearningBackend = self._backends[model]  # type: ignore[assignment]
+            # statements that run at the same time must not train each other's model
+            self._forks[model] = self._backends[model] = shared.fork()
+        self._forks[model].fit(self._cells.texts.take(pa.array(known)).to_pylist(), answers)
         self._trained[model] = training_digest(
             [self._cells.digests[i] for i in known.tolist()], answers
         )

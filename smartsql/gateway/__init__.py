@@ -157,6 +157,10 @@ class Backend(Protocol):
 class LearningBackend(Backend, Protocol):
     """A local model that learns from the reference's answers."""
 
+    def fork(self) -> LearningBackend:
+        """An untrained model of the same configuration, for one statement alone."""
+        ...
+
     def fit(self, inputs: Sequence[str], answers: Sequence[str]) -> None:
         """Train on normalised reference answers; deterministic in its arguments."""
         ...

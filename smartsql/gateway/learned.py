@@ -139,6 +139,10 @@ class LearnedBackend(LocalBackend):
         """
         return f"learned:{json.dumps(asdict(self._parameters))}"
 
+    def fork(self) -> LearnedBackend:
+        """An untrained model of the same configuration, for one statement alone."""
+        return LearnedBackend(self._name, asdict(self._parameters))
+
     def fit(self, inputs: Sequence[str], answers: Sequence[str]) -> None:
         """Train on normalised reference answers; the order of the pairs plays no part.
 

@@ -17,6 +17,9 @@ from smartsql.errors import ConfigError
 from smartsql.gateway import DELIVERED, Allowance, Attempt, Price, PythonFunction, Request
 from smartsql.gateway.worker import BATCH_ROWS, FREE, Answer, LocalBackend, failed
 
+LONGEST_ANSWER_TOKENS = 64
+"""Assumed of a priced callable when money is set aside for its calls."""
+
 
 class PythonBackend(LocalBackend):
     """A function over a list of texts as a model.
@@ -101,21 +104,37 @@ class PythonBackend(LocalBackend):
         return Attempt(request.index, True, "malformed", seconds=seconds, error=error)
 
     def _ask_within(self, batch: Sequence[Request], allowance: Allowance | None) -> list[Attempt]:
-        """Ask what the budget covers, and charge for it."""
-        covered: list[Request] = []
+        """Ask what the budget covers, and charge for it.
+
+        Worst cases are set aside first; what a call did not need pays for the next ones, so that
+        the money goes as far as it can.
+        """
         attempts: list[Attempt] = []
-        for request in batch:
-            if allowance is None or allowance.reserve(self.expected_cost_usd(request)):
-                covered.append(request)
-            else:
-                attempts += failed([request], "budget", "the budget does not cover the call")
-        answered = self._guarded(self._ask, covered) if covered else []
-        for request, attempt in zip(covered, answered, strict=True):
-            charged = self._charged(request, attempt)
+        while len(attempts) < len(batch):
+            rest = batch[len(attempts) :]
+            covered, reserved_usd = self._covered(rest, allowance)
+            if not covered:
+                return attempts + failed(rest, "budget", "the budget does not cover the call")
+            charged = list(map(self._charged, covered, self._guarded(self._ask, covered)))
             if allowance is not None:
-                allowance.settle(self.expected_cost_usd(request), charged.cost_usd)
-            attempts.append(charged)
+                allowance.settle(reserved_usd, sum(attempt.cost_usd for attempt in charged))
+            attempts += charged
         return attempts
+
+    def _covered(
+        self, requests: Sequence[Request], allowance: Allowance | None
+    ) -> tuple[Sequence[Request], float]:
+        """The first requests whose worst case the budget covers, and what was set aside."""
+        worst = [
+            self._price.cost_usd(tokens(request.input), LONGEST_ANSWER_TOKENS)
+            for request in requests
+        ]
+        if allowance is None or allowance.reserve(sum(worst)):
+            return requests, sum(worst)
+        covered = 0
+        while covered < len(requests) and allowance.reserve(worst[covered]):
+            covered += 1
+        return requests[:covered], sum(worst[:covered])
 
     def _charged(self, request: Request, attempt: Attempt) -> Attempt:
         """The attempt with its tokens and cost; what gave nothing costs nothing."""

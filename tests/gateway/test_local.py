@@ -243,14 +243,14 @@ class Purse:
 
 def test_a_priced_function_is_charged_by_its_texts_and_stops_at_the_budget() -> None:
     price = Price(1e6, 1e6, "test")  # a dollar for each token
-    purse = Purse(10.0)
+    purse = Purse(70.0)  # a call may cost 2 + LONGEST_ANSWER_TOKENS, and costs 3
     backend = PythonBackend("m", lambda texts: ["yes!"] * len(texts), price=price)
     attempts = answers(backend, ["a" * 8] * 5, allowance=purse)
-    assert [attempt.status for attempt in attempts] == ["ok"] * 3 + ["budget"] * 2
-    assert [attempt.cost_usd for attempt in attempts] == [3.0] * 3 + [0.0] * 2
+    assert [attempt.status for attempt in attempts] == ["ok"] * 2 + ["budget"] * 3
+    assert [attempt.cost_usd for attempt in attempts] == [3.0] * 2 + [0.0] * 3
     assert (attempts[0].prompt_tokens, attempts[0].completion_tokens) == (2, 1)
-    assert purse.spent == 9.0
-    assert purse.left == 1.0
+    assert purse.spent == 6.0
+    assert purse.left == 64.0
 
 
 def test_a_priced_function_that_raises_gives_its_reservation_back() -> None:
