@@ -30,6 +30,8 @@ from smartsql.errors import (
 from smartsql.gateway import DELIVERED, Attempt, Attempts, Backend, LearningBackend, Price, Request
 from smartsql.ledger import LEASE_S, Ledger, Stored
 from smartsql.profile import Profile
+from smartsql.readings import Readings
+from smartsql.tally import Tally
 from smartsql.tasks import Task
 from smartsql.types import FAILED, Ask, BoolArray, IntArray
 
@@ -39,40 +41,11 @@ Progress = Callable[[str, int, int, float], None]
 SLICE = 32_768
 """Requests handed to a backend at once; bounds the memory of a large statement."""
 _MODEL_BIT = 40
+_PROMPT_MASK = (1 << _MODEL_BIT) - 1
+_NOT_ASKED = frozenset({"budget", "cancelled"})
 _PATIENCE_S = 15.0
 POLL_S = 0.05
 """How often the answers of others are looked for."""
-
-
-@dataclass(slots=True)
-class Tally:
-    """What one model did in one statement."""
-
-    calls: int = 0
-    cached: int = 0
-    failed: int = 0
-    retries: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cost_usd: float = 0.0
-    failed_cost_usd: float = 0.0
-    seconds: float = 0.0
-    last_error: str | None = None
-    served_by: set[str] = field(default_factory=set)
-
-    def add(self, attempt: Attempt) -> None:
-        """Count an attempt."""
-        delivered = attempt.final and attempt.status in DELIVERED
-        self.calls += delivered
-        self.retries += not attempt.final
-        self.prompt_tokens += attempt.prompt_tokens
-        self.completion_tokens += attempt.completion_tokens
-        self.cost_usd += attempt.cost_usd
-        self.failed_cost_usd += 0.0 if delivered else attempt.cost_usd
-        self.seconds += attempt.seconds
-        self.last_error = attempt.error or self.last_error
-        if attempt.served_by:
-            self.served_by.add(attempt.served_by)
 
 
 @dataclass(slots=True)
@@ -149,10 +122,8 @@ class Exchange:
         self._progress = progress
         self._cancelled = cancelled or Event()
         self._owner = uuid.uuid4().hex
-        self._read = cells.task.reader()
+        self._readings = Readings(cells.task)
         self._queue: Attempts = queue.SimpleQueue()
-        self._codes: dict[str, int] = {}
-        self._texts: dict[str, int] = {}
         n = len(cells.digests)
         self.text_of = {name: np.full(n, -1, dtype=np.int32) for name in backends}
         self.was_cached = {name: np.zeros(n, dtype=np.bool_) for name in backends}
@@ -172,7 +143,7 @@ class Exchange:
     @property
     def texts(self) -> list[str]:
         """Answer texts; `text_of` holds positions in this list."""
-        return list(self._texts)
+        return self._readings.texts
 
     def price_of(self, model: str) -> Price:
         """What the model's tokens cost."""
@@ -291,24 +262,11 @@ class Exchange:
         }
 
     def _record_stored(self, model: str, stored: dict[int, Stored], profile: Profile) -> None:
-        if not stored:
-            return
-        self.tallies[model].cached += len(stored)
-        self.was_cached[model][list(stored)] = True
-        self._to_profile(
-            model,
-            [
-                (
-                    prompt,
-                    s.status,
-                    s.text,
-                    s.confidence,
-                    s.seconds if self._in_seconds else s.cost_usd,
-                )
-                for prompt, s in stored.items()
-            ],
-            profile,
-        )
+        if stored:
+            prompts = list(stored)
+            self.tallies[model].cached += len(stored)
+            self.was_cached[model][prompts] = True
+            self._to_profile(model, prompts, list(stored.values()), profile)
 
     # --- requests in flight ------------------------------------------------------------------
 
@@ -373,30 +331,17 @@ class Exchange:
     def _receive(self, jobs: list[Job], profile: Profile, timeout_s: float) -> int:
         """Take what has arrived: to the ledger first, then to the profile."""
         arrived: dict[int, list[Attempt]] = {}
-        ended = 0
         for attempt in self._drain(timeout_s):
-            number = attempt.index >> _MODEL_BIT
-            arrived.setdefault(number, []).append(attempt)
-        mask = (1 << _MODEL_BIT) - 1
-        digests = self._cells.digests
+            arrived.setdefault(attempt.index >> _MODEL_BIT, []).append(attempt)
+        ended = 0
         for number, attempts in arrived.items():
             job = jobs[number]
-            tried = [a for a in attempts if a.status not in ("budget", "cancelled") or a.cost_usd]
-            if tried:
-                self._ledger.record(
-                    self._run, job.identity, ((digests[a.index & mask], a) for a in tried)
-                )
-            tally = self.tallies[job.model]
-            finals = []
-            for a in attempts:
-                tally.add(a)
-                if a.cost_usd:
-                    self.paid_usd[a.index & mask] += a.cost_usd
-                if a.final:
-                    finals.append(a)
-            self._settle(job, finals, mask, profile)
-            job.outstanding -= len(finals)
-            ended += len(finals)
+            prompts = [a.index & _PROMPT_MASK for a in attempts]
+            self._keep(job, prompts, attempts)
+            finals = sum([a.final for a in attempts])
+            self._settle(job, prompts, attempts, profile)
+            job.outstanding -= finals
+            ended += finals
         return ended
 
     def _drain(self, timeout_s: float) -> Iterator[Attempt]:
@@ -407,47 +352,56 @@ class Exchange:
         except queue.Empty:
             return
 
-    def _settle(self, job: Job, finals: list[Attempt], mask: int, profile: Profile) -> None:
-        rows = []
-        for a in finals:
-            prompt = a.index & mask
-            if a.status in ("budget", "cancelled"):
+    def _keep(self, job: Job, prompts: list[int], attempts: list[Attempt]) -> None:
+        """Make attempts durable and count them; what was never sent is no attempt."""
+        digests = self._cells.digests
+        tried = [
+            (digests[prompt], a)
+            for prompt, a in zip(prompts, attempts, strict=True)
+            if a.status not in _NOT_ASKED or a.cost_usd
+        ]
+        if tried:
+            self._ledger.record(self._run, job.identity, tried)
+        self.tallies[job.model].add(attempts)
+        np.add.at(self.paid_usd, prompts, [a.cost_usd for a in attempts])
+
+    def _settle(
+        self, job: Job, prompts: list[int], attempts: list[Attempt], profile: Profile
+    ) -> None:
+        """Take final attempts to the profile."""
+        kept: list[tuple[int, Attempt]] = []
+        for prompt, a in zip(prompts, attempts, strict=True):
+            if a.status == "ok":
+                kept.append((prompt, a))
+            elif a.status in _NOT_ASKED:
                 self._stop(job, a)
-                continue
-            if a.status not in DELIVERED:
-                self.errors[prompt] = a.error or a.status
-            cost = a.seconds if self._in_seconds else a.cost_usd
-            rows.append((prompt, a.status, a.text, a.confidence, cost))
-        self._to_profile(job.model, rows, profile)
+            elif a.final:
+                kept.append((prompt, a))
+                if a.status not in DELIVERED:
+                    self.errors[prompt] = a.error or a.status
+        if kept:
+            stored = [
+                Stored(a.status, a.text, a.confidence, a.cost_usd, a.seconds) for _, a in kept
+            ]
+            self._to_profile(job.model, [prompt for prompt, _ in kept], stored, profile)
 
     def _to_profile(
-        self,
-        model: str,
-        rows: list[tuple[int, str, str | None, float | None, float]],
-        profile: Profile,
+        self, model: str, prompts: list[int], answers: Sequence[Stored], profile: Profile
     ) -> None:
-        """Read raw answers and record them; rows are (prompt, status, text, confidence, cost)."""
-        if not rows:
-            return
-        codes = np.empty(len(rows), dtype=np.int32)
-        texts = np.full(len(rows), -1, dtype=np.int32)
-        all_codes, all_texts, read = self._codes, self._texts, self._read
-        for k, (prompt, status, text, _, _) in enumerate(rows):
-            reading = read(text) if status == "ok" and text is not None else None
-            if reading is None:
-                codes[k] = FAILED
-                self.tallies[model].failed += 1
-                if model == self._reference:
-                    self._reference_failed(prompt, status, text)
-            else:
-                codes[k] = all_codes.setdefault(reading.key, len(all_codes))
-                texts[k] = all_texts.setdefault(reading.text, len(all_texts))
-        prompts = np.fromiter((row[0] for row in rows), np.int64, len(rows))
-        self.text_of[model][prompts] = texts
-        costs = np.fromiter((row[4] for row in rows), np.float64, len(rows))
-        confidences = np.array([row[3] for row in rows], dtype=np.float64)
+        """Read raw answers and record them."""
+        raw = [a.text if a.status == "ok" else None for a in answers]
+        codes, texts = self._readings.read(raw)
+        at = np.array(prompts, dtype=np.int64)
+        self.text_of[model][at] = texts
+        costs = [a.seconds for a in answers] if self._in_seconds else [a.cost_usd for a in answers]
+        confidences = np.array([a.confidence for a in answers], dtype=np.float64)
         has_confidence = not np.isnan(confidences).all()
-        profile.record(model, prompts, codes, costs, confidences if has_confidence else None)
+        profile.record(model, at, codes, np.array(costs), confidences if has_confidence else None)
+        failed = np.flatnonzero(codes == FAILED).tolist()
+        self.tallies[model].failed += len(failed)
+        if model == self._reference:
+            for k in failed:
+                self._reference_failed(prompts[k], answers[k].status, answers[k].text)
 
     # --- unhappy ends ------------------------------------------------------------------------
 

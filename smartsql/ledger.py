@@ -12,7 +12,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -206,24 +206,24 @@ class Ledger:
             )
             return {row[0]: (row[1], row[2]) for row in rows}
 
-    def record(self, run: int, identity: int, attempts: Iterable[tuple[bytes, Attempt]]) -> None:
+    def record(self, run: int, identity: int, attempts: Sequence[tuple[bytes, Attempt]]) -> None:
         """Make attempts durable in one transaction; delivered ones become answers.
 
         An "ok" answer is never replaced.
         """
         now = time.time()
-        answers, failures = [], []
-        for prompt, a in attempts:
-            if a.final and a.status in DELIVERED:
-                answers.append(
-                    (identity, prompt, run, now, a.status, a.text, a.confidence, a.prompt_tokens,
-                     a.completion_tokens, a.cost_usd, a.seconds, a.served_by)
-                )  # fmt: skip
-            else:
-                failures.append(
-                    (identity, prompt, run, now, a.status, a.final, a.prompt_tokens,
-                     a.completion_tokens, a.cost_usd, a.seconds, a.served_by, a.error)
-                )  # fmt: skip
+        delivered = [(p, a) for p, a in attempts if a.final and a.status in DELIVERED]
+        answers = [
+            (identity, prompt, run, now, a.status, a.text, a.confidence, a.prompt_tokens,
+             a.completion_tokens, a.cost_usd, a.seconds, a.served_by)
+            for prompt, a in delivered
+        ]  # fmt: skip
+        failures = [
+            (identity, prompt, run, now, a.status, a.final, a.prompt_tokens,
+             a.completion_tokens, a.cost_usd, a.seconds, a.served_by, a.error)
+            for prompt, a in attempts
+            if not (a.final and a.status in DELIVERED)
+        ]  # fmt: skip
         with self._lock, self._guard("write"), self._transaction() as db:
             db.executemany(_INSERT_FAILURE, failures)
             db.execute("SAVEPOINT answers")

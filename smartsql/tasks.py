@@ -61,18 +61,8 @@ class Task:
         return text.join(self.template.split(PLACEHOLDER))
 
     def reader(self) -> Callable[[str], Reading | None]:
-        """A function that reads raw answers; remembers what it has read."""
-        read = _label_reader(self.labels) if self.labels else _open_reader(self.equal)
-        seen: dict[str, Reading | None] = {}
-
-        def remembered(raw: str) -> Reading | None:
-            if raw not in seen:
-                if len(seen) > 100_000:
-                    seen.clear()
-                seen[raw] = read(raw)
-            return seen[raw]
-
-        return remembered
+        """A function that reads raw answers; None for what is no usable answer."""
+        return _label_reader(self.labels) if self.labels else _open_reader(self.equal)
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,7 @@ def _again(said: Report, statement: Statement, ledger: Ledger) -> Outcome:
     requirement = Requirement(said.delta, said.gamma)
     models = tuple(Candidate(m.name, m.expected_cost, m.learns) for m in said.models)
     order = np.arange(len(digests), dtype=np.int64)
-    work = Work(requirement, cells, order, statement.weights, models, said.unit, ())
+    work = Work(requirement, cells, raw, order, statement.weights, models, said.unit, ())
     backends = {m.name: _Absent(m.name, m.identity) for m in said.models}
     source = _FromLedger(
         cells,
@@ -193,11 +193,9 @@ class _FromLedger(Exchange):
                     f"{len(missing):,} answers of {job.model!r} that the procedure asks for are "
                     f"not in the ledger (the first: prompt {missing[0]})"
                 )
-            rows: list[tuple[int, str, str | None, float | None, float]] = [
-                (i, "failed", None, None, failed[d][self._in_seconds])
-                for i, d in zip(job.todo.tolist(), digests, strict=True)
-            ]
-            self._to_profile(job.model, rows, profile)
+            answers = [Stored("failed", None, None, *failed[d]) for d in digests]
+            if answers:
+                self._to_profile(job.model, job.todo.tolist(), answers, profile)
 
 
 class _Absent:

@@ -29,6 +29,7 @@ class Work:
     """A call before anything is asked.
 
     Attributes:
+        prompts: the cells' digests, joined.
         order: for each canonical prompt its position in the order prompts were given.
         weights: rows for each canonical prompt.
         models: the reference, then the candidates.
@@ -38,6 +39,7 @@ class Work:
 
     requirement: Requirement
     cells: Cells
+    prompts: bytes
     order: IntArray
     weights: IntArray
     models: tuple[Candidate, ...]
@@ -46,7 +48,7 @@ class Work:
 
     def problem(self, seed: int) -> Problem:
         """The problem a policy solves, with the rows in the order of `seed`."""
-        halves = as_halves(self.cells.digests)
+        halves = np.frombuffer(self.prompts, dtype=">u8").astype(np.uint64)
         population = Population.shuffled(halves, self.weights, seed)
         return Problem(self.requirement, population, self.models[0], self.models[1:])
 
@@ -57,11 +59,6 @@ class Work:
             for model, cost in zip(self.models, expected_costs, strict=True)
         )
         return replace(self, models=models)
-
-    @property
-    def prompts(self) -> bytes:
-        """All digests, joined."""
-        return b"".join(self.cells.digests)
 
     def key(self, identities: Sequence[str], policy: str, seed: int | None) -> bytes:
         """Key of the statement: equal for the same rows, promise, task, models and policy."""
@@ -88,9 +85,11 @@ def prepare(
     digests = [digest(task.render(text)) for text in prompts.to_pylist()]
     halves = as_halves(digests)
     order = np.lexsort((halves[:, 1], halves[:, 0]))
-    cells = Cells(prompts.take(pa.array(order)), task, [digests[i] for i in order.tolist()])
+    digests = [digests[i] for i in order.tolist()]
+    cells = Cells(prompts.take(pa.array(order)), task, digests)
     candidates, unit, notes = _candidates(cells, models, backends)
-    return Work(requirement, cells, order, weights[order], candidates, unit, notes)
+    joined = b"".join(digests)
+    return Work(requirement, cells, joined, order, weights[order], candidates, unit, notes)
 
 
 def _candidates(

@@ -67,10 +67,15 @@ def calibrate(
         The design, and its worst case.
     """
     design = search(n_rows, tolerated, last, ramp, alpha, trials=TRIALS)
+    suspects: list[int] = []
     while (worst := worst_case(design)).risk > MARGIN * alpha:
+        suspects.append(worst.errors)
+        highest = worst.risk
         # the level falls in each round; at a very low one no look frees more than is tolerated
-        level = design.level * min(SHRINK, max(0.7, 0.975 * alpha / worst.risk))
-        design = draw_up(n_rows, tolerated, last, ramp, alpha, level)
+        while highest > MARGIN * alpha:
+            level = design.level * min(SHRINK, max(0.7, 0.975 * alpha / highest))
+            design = draw_up(n_rows, tolerated, last, ramp, alpha, level)
+            highest = float(risk(design, np.array(suspects)).max())
     return design, worst
 
 
@@ -146,7 +151,7 @@ def coarse_grid(design: Design) -> IntArray:
     """Few numbers of errors that show about how high the risk is."""
     start = design.tolerated + 1
     reach = 3 * max(0, int(design.bounds[-1])) + 40
-    near = start + np.unique((np.linspace(0.0, 1.0, 25) ** 1.5 * 0.7 * reach).astype(np.int64))
+    near = start + np.unique((np.linspace(0.0, 1.0, 41) ** 1.5 * 0.7 * reach).astype(np.int64))
     far = start + reach + np.array([0, reach, 3 * reach])
     grid = np.concatenate([near, far, [int(1.5 * start)]])
     return np.unique(grid[grid <= design.n_rows])

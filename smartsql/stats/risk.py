@@ -23,6 +23,13 @@ TINY = 1e-10
 """Ways to end that are less likely than this are counted as if they broke the promise."""
 CHUNK = 64
 """Counts of errors whose survival is computed at once."""
+REACH = 64.0
+"""Endings so unlikely that gap^2 > REACH * (variance + gap / 3) are left out, where gap is the
+distance of the errors found from their mean. By Bernstein's inequality each look leaves out at
+most 2 exp(-REACH / 2) = 2.5e-14: errors among draws without replacement are distributed as a sum of
+independent indicators (Vatutin and Mikhailov 1982), so it holds with their own variance."""
+OUT_OF_REACH = 1e-10
+"""Added for all that is left out; a design has fewer than a thousand looks."""
 MAX_CELLS = 1 << 20
 """Probabilities held in memory at once."""
 
@@ -111,8 +118,9 @@ def risk(design: Design, errors: IntArray, ends: Endings | None = None) -> Float
         ends: `endings(design)` if known.
 
     Returns:
-        The probabilities, exact up to rounding and to `TINY` for each ending, where they are
-        rounded up; shape (k,).
+        The probabilities, shape (k,). They are exact but for rounding and for endings that are
+        next to impossible, for which something is added: at most `TINY` for each and
+        `OUT_OF_REACH` for all the rest.
     """
     ends = endings(design) if ends is None else ends
     errors = np.asarray(errors, dtype=np.int64)
@@ -126,20 +134,24 @@ def risk(design: Design, errors: IntArray, ends: Endings | None = None) -> Float
 
 def _risk(design: Design, errors: IntArray, ends: Endings) -> FloatArray:
     """`risk` for few tables."""
-    chance = chances(ends, design.n_rows, errors)
-    left = errors[:, None] - ends.found
-    block = ends.end - ends.drawn
+    some, ending = _within_reach(design.n_rows, errors, ends)
+    drawn, found = ends.drawn[ending], ends.found[ending]
+    chance = pmf(design.n_rows, errors[some], drawn, found) * ends.weight[ending]
+    left = errors[some] - found
+    block = ends.end[ending] - drawn
     wrong = (left > design.tolerated) & (block > design.tolerated)
-    whole = ends.end == design.n_rows
-    out = (chance * (wrong & whole)).sum(axis=1)
-    some, ending = np.nonzero(wrong & ~whole & (chance > 0))
-    likely = chance[some, ending] > TINY
-    share = np.ones(some.size)
-    share[likely] = more_than(
-        design.n_rows - design.last,
-        left[some[likely], ending[likely]],
-        block[ending[likely]],
-        design.tolerated,
-    )
-    np.add.at(out, some, chance[some, ending] * share)
-    return np.asarray(out)
+    share = wrong.astype(np.float64)
+    part = wrong & (ends.end[ending] < design.n_rows) & (chance > TINY)
+    share[part] = more_than(design.n_rows - design.last, left[part], block[part], design.tolerated)
+    return np.bincount(some, chance * share, errors.size) + OUT_OF_REACH
+
+
+def _within_reach(n_rows: int, errors: IntArray, ends: Endings) -> tuple[IntArray, IntArray]:
+    """Pairs of a table and an ending that is not all but impossible there: two flat arrays."""
+    rate = errors[:, None] / n_rows
+    mean = rate * ends.drawn
+    variance = mean * (1 - rate) * (n_rows - ends.drawn) / max(1, n_rows - 1)
+    gap = np.abs(ends.found - mean)
+    # Bernstein's inequality bounds what is left out, see OUT_OF_REACH
+    some, ending = np.nonzero(gap * gap <= REACH * (variance + gap / 3))
+    return some.astype(np.int64), ending.astype(np.int64)

@@ -69,7 +69,9 @@ class RecordingEngine:
         return pa.table({"name": ["double"], "role": ["reference"]})
 
     def ledger(self) -> pa.Table:
-        return pa.table({"model": pa.array([], pa.string()), "cost_usd": pa.array([], pa.float64())})
+        return pa.table(
+            {"model": pa.array([], pa.string()), "cost_usd": pa.array([], pa.float64())}
+        )
 
     @property
     def prompts(self) -> list[str]:

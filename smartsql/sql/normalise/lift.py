@@ -1,0 +1,125 @@
+"""Calls where only a column may stand: computed one query below.
+
+This is for calls in GROUP BY, in arguments of aggregates and windows, in FILTER, and in prompts
+of other calls. The innermost come first, so k calls around each other become k stacked barriers.
+"""
+
+from __future__ import annotations
+
+from sqlglot import exp
+
+from smartsql.sql.normalise.calls import (
+    CLAUSES,
+    clause_of,
+    has_call,
+    is_aggregate,
+    is_call,
+    needs_lift,
+    own,
+    own_calls,
+    refuse,
+)
+from smartsql.sql.normalise.dialect import sql
+from smartsql.sql.normalise.nest import Names, aliases_of, expand_aliases, nest
+from smartsql.sql.normalise.where import conjunction, set_where, split
+
+
+def plan_group(select: exp.Select, names: Names) -> None:
+    """Write GROUP BY ALL, positions and aliases out where they mean a call."""
+    group = select.args.get("group")
+    if group is None or not any(has_call(item) for item in select.expressions):
+        return
+    if group.args.get("all"):
+        if any(
+            isinstance(node, exp.Star) and not isinstance(node.parent, exp.Anonymous)
+            for item in select.expressions
+            for node in own(item)
+        ):
+            raise refuse(
+                own_calls(select)[0],
+                "a query with * and GROUP BY ALL",
+                "Name the columns instead of *.",
+            )
+        keys = [
+            item.unalias().copy()
+            for item in select.expressions
+            if not any(is_aggregate(node) for node in own(item))
+        ]
+        select.set("group", exp.Group(expressions=keys) if keys else None)
+        names.changed = True
+        return
+    for key in list(group.expressions):
+        position = int(key.this) if isinstance(key, exp.Literal) and not key.is_string else 0
+        if 1 <= position <= len(select.expressions):
+            meaning = select.expressions[position - 1].unalias()
+            if has_call(meaning):
+                key.replace(meaning.copy())
+                names.changed = True
+        elif isinstance(key, exp.Column):
+            expand_aliases(select, group, names)
+
+
+def plan_lift(select: exp.Select, names: Names) -> bool:
+    """Nest the innermost calls that stand where only a column may; True if there were any.
+
+    Raises:
+        UnplannableCallError: such a call over an aggregate of the same query.
+    """
+    _expand_prompts(select, names)
+    lifted = [
+        call
+        for call in own_calls(select)
+        if needs_lift(call, select) and not any(is_call(n) for n in own(call) if n is not call)
+    ]
+    if not lifted:
+        return False
+    for call in lifted:
+        if any(is_aggregate(node) for node in own(call)):
+            raise refuse(
+                call,
+                CLAUSES[clause_of(call, select)] + " over an aggregate",
+                "Aggregate in a subquery and call smart_llm on its result.",
+            )
+    where = select.args.get("where")
+    cheap, smart = split(where.this if where is not None else None)
+    set_where(select, smart)
+    cheap = [expand_aliases(select, condition, names) for condition in cheap]
+    nest(select, names, lifted=_distinct(lifted), where=conjunction(cheap))
+    return True
+
+
+def _expand_prompts(select: exp.Select, names: Names) -> None:
+    """Write aliases of calls out where a call, an aggregate or a window refers to them."""
+    for node in list(own(select)):
+        if is_call(node) or is_aggregate(node) or isinstance(node, exp.Window):
+            for argument in list(node.iter_expressions()):
+                if any(isinstance(inner, exp.Column) for inner in own(argument)):
+                    _expand_if_call(select, argument, names)
+
+
+def _expand_if_call(select: exp.Select, argument: exp.Expr, names: Names) -> None:
+    known = aliases_of(select)
+    used = {
+        node.name.lower()
+        for node in own(argument)
+        if isinstance(node, exp.Column) and not node.table
+    }
+    inside = argument.find_ancestor(exp.Alias)
+    meant = {
+        name
+        for name in used & known.keys()
+        if has_call(known[name]) and (inside is None or inside.alias.lower() != name)
+    }
+    if not meant:
+        return
+    offered = names.from_columns(select)
+    if offered is None or meant & offered:
+        return
+    for node in list(own(argument)):
+        if isinstance(node, exp.Column) and not node.table and node.name.lower() in meant:
+            names.changed = True
+            node.replace(known[node.name.lower()].copy())
+
+
+def _distinct(calls: list[exp.Expr]) -> list[exp.Expr]:
+    return list({sql(call): call for call in calls}.values())

@@ -1,0 +1,98 @@
+"""LIMIT below the call: rows that are cut off are not asked about.
+
+    SELECT id, smart_llm(review) FROM t ORDER BY id LIMIT 5
+    SELECT id, smart_llm(review) FROM (SELECT * FROM t ORDER BY id LIMIT 5) AS t ORDER BY id
+
+Only where neither the order nor the number of rows depends on an answer.
+"""
+
+from __future__ import annotations
+
+from sqlglot import exp
+
+from smartsql.sql.normalise.calls import (
+    clause_of,
+    has_call,
+    in_expression,
+    is_aggregate,
+    own,
+    own_calls,
+)
+from smartsql.sql.normalise.nest import Names, aliases_of, nest
+
+_ROWS_CHANGE = ("distinct", "group", "having", "qualify", "windows", "sample", "pivots")
+
+
+def plan_limit(select: exp.Select, names: Names) -> bool:
+    """Push LIMIT, OFFSET and a copy of ORDER BY below the calls; True if they moved."""
+    if not select.args.get("limit") or not _is_row_by_row(select):
+        return False
+    order = _order_by_columns(select) if select.args.get("order") else None
+    if order is None and select.args.get("order"):
+        return False
+    where = select.args.get("where")
+    select.set("where", None)
+    condition = None if where is None else where.this
+    nest(select, names, where=condition, order=order, tail=("limit", "offset"))
+    return True
+
+
+def _is_row_by_row(select: exp.Select) -> bool:
+    """Whether each row of FROM that WHERE lets through is one output row, answers or not."""
+    if any(select.args.get(key) for key in _ROWS_CHANGE) or not select.args.get("from_"):
+        return False
+    if in_expression(select):  # may be correlated: one set for each outer row
+        return False
+    calls = own_calls(select)
+    if not calls or any(clause_of(call, select) != "expressions" for call in calls):
+        return False
+    where = select.args.get("where")
+    if where is not None and _uses_alias(select, where):
+        return False
+    return not any(
+        isinstance(node, exp.Window)
+        or is_aggregate(node)
+        or _is_unnest(node)
+        # a query inside may be correlated
+        or any(isinstance(c, (exp.Select, exp.SetOperation)) for c in node.iter_expressions())
+        for item in select.expressions
+        for node in own(item)
+    )
+
+
+def _is_unnest(node: exp.Expr) -> bool:
+    return isinstance(node, (exp.Unnest, exp.Columns)) or (
+        isinstance(node, exp.Anonymous) and node.name.lower() in {"unnest", "generate_subscripts"}
+    )
+
+
+def _uses_alias(select: exp.Select, root: exp.Expr) -> bool:
+    known = aliases_of(select)
+    return any(
+        isinstance(node, exp.Column) and not node.table and node.name.lower() in known
+        for node in own(root)
+    )
+
+
+def _order_by_columns(select: exp.Select) -> exp.Order | None:
+    """ORDER BY with aliases and positions written out; None if it depends on a call."""
+    known = aliases_of(select)
+    order: exp.Order = select.args["order"].copy()
+    for item in order.expressions:
+        key = item.this
+        if isinstance(key, exp.Literal) and not key.is_string:
+            position = int(key.this) if key.this.isdigit() else 0
+            if not 1 <= position <= len(select.expressions):
+                return None
+            meaning = select.expressions[position - 1]
+            if any(isinstance(e, exp.Star) or e.is_star for e in select.expressions[:position]):
+                return None
+            item.set("this", meaning.unalias().copy())
+        elif isinstance(key, exp.Column) and not key.table and key.name.lower() in known:
+            item.set("this", known[key.name.lower()].copy())
+        elif (isinstance(key, exp.Column) and key.name.upper() == "ALL") or any(
+            isinstance(node, exp.Column) and not node.table and node.name.lower() in known
+            for node in own(key)
+        ):
+            return None
+    return None if has_call(order) else order

@@ -1,0 +1,292 @@
+"""Nesting: the rows of a SELECT, with some calls already answered, as a query of their own.
+
+    SELECT <outer> FROM <relations> WHERE <cheap>          becomes
+    SELECT <outer> FROM (SELECT <columns>, <call> AS __smart_1 FROM <relations> WHERE <cheap>
+                         [QUALIFY <conditions on calls>]) AS <name>
+
+Over one relation all its columns are passed on under its own name, so that nothing else in the
+outer query changes. Over a join, the columns that the outer query refers to are passed on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+
+import duckdb
+from sqlglot import exp
+
+from smartsql.sql.normalise.calls import is_call, own, own_calls, refuse
+from smartsql.sql.normalise.dialect import default_name, output_names, sql
+
+_MOVED = ("from_", "joins", "laterals", "sample")
+
+
+@dataclass
+class Names:
+    """New names for one statement, and what is known about old ones.
+
+    Attributes:
+        columns_of: names of the columns that a query text would have, or None; runs nothing.
+    """
+
+    columns_of: Callable[[str], Sequence[str] | None]
+    _numbers: count[int] = field(default_factory=lambda: count(1))
+    changed: bool = False
+
+    def fresh(self, stem: str) -> str:
+        """A name that no one else uses."""
+        return f"__{stem}_{next(self._numbers)}"
+
+    def from_columns(self, select: exp.Select) -> set[str] | None:
+        """Columns that the FROM clause of a query offers, in lower case; None if unknown."""
+        probe = exp.Select(expressions=[exp.Star()])
+        for key in ("from_", "joins", "laterals"):
+            part = select.args.get(key)
+            if part:
+                probe.set(key, [p.copy() for p in part] if isinstance(part, list) else part.copy())
+        with_ = _visible_ctes(select)
+        if with_ is not None:
+            probe.set("with_", with_)
+        # only names matter: parameters have no value yet, calls may still stand where they cannot
+        for mark in list(probe.find_all(exp.Placeholder, exp.Parameter)):
+            mark.replace(exp.Null())
+        for call in [node for node in probe.find_all(exp.Anonymous) if is_call(node)]:
+            call.replace(exp.cast(exp.Null(), "VARCHAR"))
+        for inner in probe.find_all(exp.Select):
+            inner.set("qualify", None)  # without its calls it may lack the window it needs
+        columns = self.columns_of(sql(probe))
+        return None if columns is None else {column.lower() for column in columns}
+
+
+def _visible_ctes(select: exp.Select) -> exp.With | None:
+    """The WITH queries that a query can name: those around it, and those before its own."""
+    ctes: list[exp.Expr] = []
+    recursive = False
+    node: exp.Expr | None = select
+    inside: exp.Expr | None = None
+    while node is not None:
+        with_ = node.args.get("with_")
+        if with_ is not None:
+            known = with_.expressions
+            if any(cte is inside for cte in known) and not with_.args.get("recursive"):
+                known = known[: [cte is inside for cte in known].index(True)]
+            ctes = [cte.copy() for cte in known] + ctes
+            recursive = recursive or bool(with_.args.get("recursive"))
+        if isinstance(node, exp.CTE):
+            inside = node
+        node = node.parent
+    return exp.With(expressions=ctes, recursive=recursive) if ctes else None
+
+
+def binder(con: duckdb.DuckDBPyConnection) -> Callable[[str], Sequence[str] | None]:
+    """Column names of a query by binding it on a connection, without running it."""
+
+    def columns_of(query: str) -> Sequence[str] | None:
+        try:
+            return list(con.sql(query).columns)
+        except duckdb.Error:
+            return None
+
+    return columns_of
+
+
+def aliases_of(select: exp.Select) -> dict[str, exp.Expr]:
+    """Expressions of the select list by their alias in lower case."""
+    return {
+        item.alias.lower(): item.this for item in select.expressions if isinstance(item, exp.Alias)
+    }
+
+
+def expand_aliases(select: exp.Select, root: exp.Expr, names: Names) -> exp.Expr:
+    """`root` with aliases of the select list replaced by what they stand for.
+
+    A column of FROM hides an alias of the same name, as in DuckDB.
+    """
+    known = aliases_of(select)
+    for _ in range(len(known)):
+        used = [
+            node
+            for node in own(root)
+            if isinstance(node, exp.Column) and not node.table and node.name.lower() in known
+        ]
+        if not used:
+            break
+        offered = names.from_columns(select)
+        used = [node for node in used if offered is not None and node.name.lower() not in offered]
+        if not used:
+            break
+        for node in used:
+            meaning = known[node.name.lower()].copy()
+            if not isinstance(meaning, (exp.Column, exp.Anonymous, exp.Literal)):
+                meaning = exp.paren(meaning, copy=False)
+            names.changed = True
+            if node is root:
+                root = meaning
+            else:
+                node.replace(meaning)
+    return root
+
+
+def nest(
+    select: exp.Select,
+    names: Names,
+    *,
+    lifted: Sequence[exp.Expr] = (),
+    where: exp.Expr | None = None,
+    qualify: exp.Expr | None = None,
+    order: exp.Order | None = None,
+    tail: Sequence[str] = (),
+) -> None:
+    """Put the rows of `select` into a query of their own, in place.
+
+    Args:
+        lifted: calls to compute there; equal calls outside refer to them.
+        where: cheap condition of the inner query.
+        qualify: condition on calls of the inner query.
+        order: order of the inner query.
+        tail: clauses that move inside as they are ("limit", "offset").
+    """
+    names.changed = True
+    _name_outputs(select)
+    inner = exp.Select()
+    for key in (*_MOVED, *tail):
+        part = select.args.get(key)
+        if part:
+            select.set(key, None)
+            inner.set(key, part)
+    if where is not None:
+        inner.set("where", exp.Where(this=where))
+    if qualify is not None:
+        inner.set("qualify", exp.Qualify(this=qualify))
+    if order is not None:
+        inner.set("order", order)
+    columns = {sql(call): names.fresh("smart") for call in lifted}
+    for text, name in columns.items():
+        call = next(call for call in lifted if sql(call) == text)
+        inner.append("expressions", exp.alias_(call.copy(), name))
+    _refer(select, columns)
+    alias = _single_relation(inner)
+    if alias is not None:
+        _pass_all(select, inner, alias, columns)
+    else:
+        alias = names.fresh("rows")
+        _pass_referenced(select, inner, alias, names)
+    source = exp.Subquery(this=inner, alias=exp.TableAlias(this=exp.to_identifier(alias)))
+    select.set("from_", exp.From(this=source))
+
+
+def _name_outputs(select: exp.Select) -> None:
+    """Give every unnamed output the name DuckDB would have given it."""
+    items = list(select.expressions)
+    known = output_names(sql(select))
+    for position, item in enumerate(items):
+        if isinstance(item, (exp.Alias, exp.Column)) or item.is_star:
+            continue  # a column keeps its name; `_pass_referenced` sees to those it renames
+        if any(isinstance(node, exp.Columns) or _is_columns(node) for node in own(item)):
+            continue
+        name = known[position] if len(known) == len(items) else default_name(item)
+        item.replace(exp.alias_(item.copy(), name, quoted=True))
+
+
+def _is_columns(node: exp.Expr) -> bool:
+    return isinstance(node, exp.Anonymous) and node.name.lower() in {"columns", "unpack"}
+
+
+def _refer(select: exp.Select, columns: dict[str, str]) -> None:
+    """Replace the lifted calls by references to their columns."""
+    for call in own_calls(select):
+        name = columns.get(sql(call))
+        if name is not None:
+            call.replace(exp.column(name))
+
+
+def _single_relation(inner: exp.Select) -> str | None:
+    """The name of the only relation of a query; None over a join."""
+    source = inner.args.get("from_")
+    if source is None or inner.args.get("joins") or inner.args.get("laterals"):
+        return None
+    relation = source.this
+    if relation.args.get("joins"):
+        return None
+    if relation.alias_or_name:
+        return str(relation.alias_or_name)
+    return relation.this.name if isinstance(relation.this, exp.Anonymous) else "__rows"
+
+
+def _pass_all(select: exp.Select, inner: exp.Select, alias: str, columns: dict[str, str]) -> None:
+    """Pass all columns of one relation on."""
+    hidden = [exp.to_identifier(name) for name in columns.values()]
+    for node in list(own(select)):
+        if isinstance(node, exp.Star):
+            if isinstance(node.parent, exp.Anonymous):  # count(*)
+                continue
+            if hidden:
+                node.set("except_", [*(node.args.get("except_") or []), *hidden])
+        if _is_columns(node) and hidden:
+            raise refuse(
+                next(iter(own_calls(inner))),
+                "a query with COLUMNS(..)",
+                "Compute the call in a subquery with a name for it, and use COLUMNS(..) outside.",
+            )
+    payload: list[exp.Expr] = [exp.Star()]
+    for node in select.find_all(exp.Column):
+        if node.args.get("db") is not None and node.table.lower() == alias.lower():
+            node.set("db", None)
+            node.set("catalog", None)
+        if node.name.lower() == "rowid" and node.table.lower() in {"", alias.lower()}:
+            payload = [exp.Star(), exp.column("rowid")]
+    inner.set("expressions", [*payload, *inner.expressions])
+
+
+def _pass_referenced(select: exp.Select, inner: exp.Select, alias: str, names: Names) -> None:
+    """Pass those columns of a join on that the outer query refers to."""
+    aliases = aliases_of(select)
+    relations = {
+        relation.alias_or_name.lower()
+        for key in ("from_", "joins", "laterals")
+        for part in _as_list(inner.args.get(key))
+        for relation in [part.this if isinstance(part, (exp.From, exp.Join)) else part]
+    }
+    offered = names.from_columns(inner) if aliases else None
+    passed: dict[str, str] = {}
+    mine = {id(node) for node in own(select)}
+    for star in select.find_all(exp.Star):
+        if id(star) in mine and not isinstance(star.parent, exp.Anonymous):
+            raise _star_over_join(select, inner)
+    for node in list(select.find_all(exp.Column)):
+        if id(node) not in mine and node.table.lower() not in relations:
+            continue
+        if not node.table and node.name.lower() in aliases and id(node) in mine:
+            by_alias = not (offered and node.name.lower() in offered)
+            ordered = node.find_ancestor(exp.Ordered, exp.Select)
+            if by_alias or isinstance(ordered, exp.Ordered):
+                continue
+        if node.name.startswith("__smart_"):
+            node.set("table", exp.to_identifier(alias))
+            continue
+        name = passed.setdefault(sql(node).lower(), f"__c{len(passed)}")
+        if not any(item.alias == name for item in inner.expressions):
+            inner.append("expressions", exp.alias_(node.copy(), name))
+        column: exp.Expr = exp.column(name, table=alias)
+        if node.parent is select and node.arg_key == "expressions":
+            column = exp.alias_(column, node.name, quoted=True)
+        node.replace(column)
+    if not inner.expressions:
+        inner.append("expressions", exp.alias_(exp.Literal.number(1), "__c0"))
+
+
+def _star_over_join(select: exp.Select, inner: exp.Select) -> Exception:
+    calls = own_calls(inner) or own_calls(select)
+    return refuse(
+        calls[0],
+        "a query that selects * from a join",
+        "Name the columns instead of *, or select from the join in a subquery first.",
+    )
+
+
+def _as_list(part: object) -> list[exp.Expr]:
+    if part is None:
+        return []
+    return part if isinstance(part, list) else [part]  # type: ignore[list-item]

@@ -1,0 +1,209 @@
+"""One set of rows: collected chunk by chunk, sealed once, answered once.
+
+Life of a set: `collect` adds rows until the window of the plan has seen them all; the first
+`settle` checks what the window counted against what was collected, hands the distinct prompts to
+the engine and keeps its answers; from then on the set is read only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock
+
+import numpy as np
+import pyarrow as pa
+
+from smartsql.errors import IncompleteSetError, ParameterError, QueryError
+from smartsql.sql.prompts import PromptIndex, PromptTable, as_bytes, hashes, one_array
+from smartsql.sql.protocol import Answers, Call
+from smartsql.types import IntArray
+
+KEY_BITS = 32
+"""Codes of `collect` are (number of the set) * 2**KEY_BITS + (number of a lone prompt, or 0)."""
+
+DETAIL = ("answer", "model", "source", "confidence", "cost_usd", "error")
+"""What an answered set knows about each prompt: the columns that the table form adds."""
+
+Solve = Callable[[Call, pa.Array, IntArray], Answers | None]
+"""Answers a complete set; None where there is nothing to say (a preview)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """Which rows belong together: those of one call site in one statement.
+
+    Attributes:
+        connection: number of the connection, 0 where it is unknown.
+        transaction: number of the transaction; a new one for each statement outside `BEGIN`.
+        site: texts of the arguments and the number given with `site`.
+    """
+
+    connection: int
+    transaction: int
+    site: tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """An answered set.
+
+    Attributes:
+        index: place of each prompt.
+        columns: answers and what is known about them by name, one entry for each place; empty
+            if there is none to give (a preview, only NULLs).
+    """
+
+    index: PromptIndex
+    columns: dict[str, pa.Array]
+
+
+class RowSet:
+    """The rows of one call site; thread-safe.
+
+    DuckDB evaluates a function once for a whole vector if all its arguments are constant, and
+    may do so while it plans. A chunk of one row therefore says which prompt, but not how many
+    rows carry it. Such lone prompts get a number of their own, and the window counts them.
+    """
+
+    def __init__(self, number: int, token: Token, call: Call, opened: int) -> None:
+        self.number = number
+        self.token = token
+        self.call = call
+        self.opened = self.touched = opened
+        self.settled: Settled | None = None
+        self.failure: BaseException | None = None
+        self._lock = Lock()
+        self._table = PromptTable()
+        self._rows = 0
+        self._lone: dict[bytes | None, int] = {}
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether no row may be added any more."""
+        return self.settled is not None or self.failure is not None
+
+    def collect(self, prompts: pa.Array) -> IntArray | None:
+        """Add a chunk; one code for each row, or None if the set was closed meanwhile."""
+        base = self.number << KEY_BITS
+        if len(prompts) == 1:
+            value = None if prompts.null_count else as_bytes(prompts)[0].as_py()
+            with self._lock:
+                if self.is_closed:
+                    return None
+                return np.array([base + self._lone.setdefault(value, len(self._lone) + 1)])
+        values = as_bytes(prompts.drop_null())
+        salt = self._table.salt
+        keys = hashes(values, salt)
+        with self._lock:
+            if self.is_closed:
+                return None
+            self._rows += len(prompts)
+            self._table.add(values, keys, salt)
+        return np.full(len(prompts), base, np.int64)
+
+    def settle(self, counted: dict[int, int], solve: Solve) -> Settled:
+        """Seal and answer; every thread gets the same result, one does the work.
+
+        Args:
+            counted: rows that the window of the plan counted, by code of `collect`.
+            solve: called once, with distinct prompts and weights; not for sets without prompts.
+
+        Raises:
+            IncompleteSetError: `counted` is not what was collected; `solve` was not called.
+        """
+        if self.settled is not None:
+            return self.settled
+        with self._lock:
+            if self.failure is not None:
+                raise self.failure
+            if self.settled is None:
+                try:
+                    self.settled = self._answered(counted, solve)
+                except BaseException as failure:
+                    self.failure = failure
+                    self._table = PromptTable()
+                    raise
+            return self.settled
+
+    def _answered(self, counted: dict[int, int], solve: Solve) -> Settled:
+        base = self.number << KEY_BITS
+        rows = counted.get(base, 0)
+        known = {base, *(base + code for code in self._lone.values())}
+        if rows != self._rows or not counted.keys() <= known:
+            raise incomplete(self.call, sum(counted.values()), self._rows)
+        early = set()
+        for value, code in self._lone.items():
+            weight = counted.get(base + code, 0)
+            if not weight:
+                early.add(value)
+            elif value is not None:
+                lone = pa.array([value], pa.large_binary())
+                salt = self._table.salt
+                self._table.add(lone, hashes(lone, salt), salt, np.array([weight]))
+        prompts, weights, index = self._table.finish()
+        # A lone prompt that the window did not count was seen while planning: DuckDB tries a
+        # column whose statistics say that it holds one value. Then it is the only prompt.
+        only = as_bytes(prompts)[0].as_py() if len(prompts) == 1 else None
+        if early and not (self._rows and len(prompts) <= 1 and early == {only}):
+            raise incomplete(self.call, sum(counted.values()), self._rows + len(self._lone))
+        self._table = PromptTable()
+        answers = solve(self.call, prompts, weights) if len(prompts) else None
+        if answers is None:
+            return Settled(index, {})
+        columns = {name: one_array(getattr(answers, name)) for name in DETAIL}
+        assert all(len(column) == len(prompts) for column in columns.values())
+        return Settled(index, columns)
+
+    def find(self, prompts: pa.Array) -> pa.Array:
+        """Place of each prompt among the answers; null for NULL prompts.
+
+        Raises:
+            QueryError: a prompt that was never collected.
+        """
+        assert self.settled is not None
+        found = self.settled.index.find(as_bytes(prompts.drop_null()))
+        if (found < 0).any():
+            raise QueryError(
+                f"a prompt of {self.call} was not the same when it was read again: its argument "
+                f"changes at every evaluation (random, uuid, nextval?). Compute it first, in "
+                f"WITH q AS MATERIALIZED (SELECT ..), and call smart_llm on the column of q."
+            )
+        if not prompts.null_count:
+            return pa.array(found)
+        valid = prompts.is_valid().to_numpy(zero_copy_only=False)
+        places = np.zeros(len(prompts), np.int64)
+        places[valid] = found
+        return pa.array(places, mask=~valid)
+
+
+def incomplete(call: Call, counted: int, collected: int) -> IncompleteSetError:
+    """The error for a window that did not see the rows that were collected."""
+    return IncompleteSetError(
+        f"{call} was about to be answered for {counted} rows while {collected} rows had been "
+        f"collected under the same text. Its set of rows is not known, so it was not answered. "
+        f"In a correlated or LATERAL subquery: compute the call in a WITH query over all rows and "
+        f"join its result. Where the same call text stands more than once in the statement, or "
+        f"in a view used by it: number the calls, smart_llm({call.text}, site := 1), or run the "
+        f"statement through smartsql.connect(), which numbers them."
+    )
+
+
+def constant(name: str, values: pa.Array, call: str) -> object:
+    """The one value of an argument that must be the same in every row.
+
+    Raises:
+        ParameterError: it varies.
+    """
+    distinct = values.unique()
+    if len(distinct) > 1:
+        raise varying(name, [str(value) for value in distinct[:3].to_pylist()], call)
+    return distinct[0].as_py()
+
+
+def varying(name: str, values: list[str], call: str) -> ParameterError:
+    """The error for an argument that differs between rows."""
+    return ParameterError(
+        f"{name} of smart_llm({call}) is {' and '.join(values)} in one call; it must be the same "
+        f"for all rows. Write it as a constant, or split the query by {name} with UNION ALL."
+    )
