@@ -17,7 +17,7 @@ from smartsql.ledger import Ledger
 from smartsql.report import Report
 from smartsql.sql import session
 from smartsql.sql.barrier import Barrier
-from smartsql.sql.macros import _installed, install
+from smartsql.sql.macros import install, installed
 
 _users: dict[Engine, int] = {}
 """Open connections of each engine that this module made."""
@@ -108,7 +108,7 @@ def _engine(
     connection: duckdb.DuckDBPyConnection, settings: Settings, progress: Progress | None
 ) -> Engine:
     """The engine for a connection: that of its database if it has the same configuration."""
-    barrier = _installed(connection)
+    barrier = installed(connection)
     engine = barrier.engine if barrier is not None else None
     if isinstance(engine, Engine) and engine.settings == settings:
         return engine

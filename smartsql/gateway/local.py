@@ -7,9 +7,7 @@ import importlib
 import time
 from collections.abc import Sequence, Sized
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
-from math import ceil
 from numbers import Real
 from types import CodeType
 
@@ -115,9 +113,9 @@ class PythonBackend(LocalBackend):
             covered, reserved_usd = self._covered(rest, allowance)
             if not covered:
                 return attempts + failed(rest, "budget", "the budget does not cover the call")
-            charged = list(map(self._charged, covered, self._guarded(self._ask, covered)))
+            charged = self._charged(covered, self._guarded(self._ask, covered))
             if allowance is not None:
-                allowance.settle(reserved_usd, sum(attempt.cost_usd for attempt in charged))
+                allowance.settle(reserved_usd, sum([attempt.cost_usd for attempt in charged]))
             attempts += charged
         return attempts
 
@@ -125,33 +123,35 @@ class PythonBackend(LocalBackend):
         self, requests: Sequence[Request], allowance: Allowance | None
     ) -> tuple[Sequence[Request], float]:
         """The first requests whose worst case the budget covers, and what was set aside."""
-        worst = [
-            self._price.cost_usd(tokens(request.input), LONGEST_ANSWER_TOKENS)
-            for request in requests
-        ]
-        if allowance is None or allowance.reserve(sum(worst)):
-            return requests, sum(worst)
+        sizes = [tokens(request.input) for request in requests]
+        worst_usd = self._price.cost_usd(sum(sizes), LONGEST_ANSWER_TOKENS * len(sizes))
+        if allowance is None or allowance.reserve(worst_usd):
+            return requests, worst_usd
+        worst = [self._price.cost_usd(size, LONGEST_ANSWER_TOKENS) for size in sizes]
         covered = 0
         while covered < len(requests) and allowance.reserve(worst[covered]):
             covered += 1
         return requests[:covered], sum(worst[:covered])
 
-    def _charged(self, request: Request, attempt: Attempt) -> Attempt:
-        """The attempt with its tokens and cost; what gave nothing costs nothing."""
-        if attempt.status not in DELIVERED:
-            return attempt
-        prompt_tokens, completion_tokens = tokens(request.input), tokens(attempt.text or "")
-        return replace(
-            attempt,
-            prompt_tokens=prompt_tokens,
-            completion_tokens=completion_tokens,
-            cost_usd=self._price.cost_usd(prompt_tokens, completion_tokens),
-        )
+    def _charged(self, requests: Sequence[Request], attempts: list[Attempt]) -> list[Attempt]:
+        """The attempts with their tokens and costs; what gave nothing costs nothing."""
+        charged = []
+        for request, a in zip(requests, attempts, strict=True):
+            if a.status not in DELIVERED:
+                charged.append(a)
+                continue
+            sent, said = tokens(request.input), tokens(a.text or "")
+            usd = self._price.cost_usd(sent, said)
+            charged.append(
+                Attempt(a.index, True, a.status, a.text, a.confidence, sent, said, usd, a.seconds)
+            )
+        return charged
 
 
 def tokens(text: str) -> int:
     """Tokens of a text as a priced callable counts them: a quarter of its bytes, rounded up."""
-    return ceil(len(text.encode("utf-8", "surrogatepass")) / 4)
+    size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+    return -(-size // 4)
 
 
 def is_confidence(value: object) -> bool:

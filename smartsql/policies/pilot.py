@@ -41,7 +41,6 @@ class Standing:
         design: position of the best affordable design in the table, 0 for none.
         value: its expected cost.
         audits: prompts it is expected to audit.
-        clairvoyant: expected cost if its error rate were known before the design is chosen.
     """
 
     model: Candidate
@@ -54,7 +53,6 @@ class Standing:
     design: int
     value: float
     audits: float
-    clairvoyant: float
 
     @property
     def curve(self) -> FloatArray:
@@ -221,7 +219,6 @@ class Pilot:
         spared = max(0.0, 1 - best.value / max(1, ahead.remaining))
         price = (following - pilot) * (spared + sum(s.cost for s in kept))
         clear = pilot >= self.tuning.pilot_share * best.audits
-        clear = clear and price >= self.tuning.look_again * (best.value - best.clairvoyant)
         if second is not None:
             gain = min(self.tuning.regret * regret, self._penalty(best, second))
             # nothing can be won beyond the mixture that needs no audit
@@ -242,8 +239,7 @@ class Pilot:
         at = int(np.argmin(values))
         audits = float(ahead.audited[at] @ weights)
         value = float(values[at])
-        known = float(costs[np.isfinite(values)].min(axis=0) @ weights)
-        return Standing(model, found, audited, cost, answer, weights, costs, at, value, audits, known)
+        return Standing(model, found, audited, cost, answer, weights, costs, at, value, audits)
 
     def _counted(self, model: Candidate, pilot: int) -> tuple[int, int]:
         """Errors of a candidate, and the rows before `pilot` on which they were counted."""

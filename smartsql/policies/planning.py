@@ -25,6 +25,8 @@ LAST_RATIO = 1.5
 """Ratio of the numbers of rows audited at most of neighbouring designs."""
 TABLE_TRIALS = 3
 """Steps of the calibration of a design in the table."""
+TABLE_GAP = 0.4
+"""Distance of the error counts at which the prefixes of the table's designs are computed."""
 KNOT_STRIDE = 3
 """Every so many designs of one ramp the level is searched for, between them interpolated."""
 WEIGHT_BINS = 48
@@ -124,13 +126,16 @@ def _rough_designs(n_rows: int, tolerated: int, alpha: float) -> list[Design]:
     for ramp in RAMPS if lasts.size else ():
         knots = np.unique(np.append(lasts[::KNOT_STRIDE], lasts[-1]))
         known = {
-            int(last): search(n_rows, tolerated, int(last), ramp, alpha, trials=TABLE_TRIALS)
+            int(last): search(
+                n_rows, tolerated, int(last), ramp, alpha, trials=TABLE_TRIALS, gap=TABLE_GAP
+            )
             for last in knots
         }
         levels = np.log([design.level for design in known.values()])
         between = np.exp(np.interp(np.log(lasts), np.log(knots), levels))
         designs += [
-            known.get(int(last)) or draw_up(n_rows, tolerated, int(last), ramp, alpha, float(level))
+            known.get(int(last))
+            or draw_up(n_rows, tolerated, int(last), ramp, alpha, float(level), TABLE_GAP)
             for last, level in zip(lasts, between, strict=True)
         ]
     return designs

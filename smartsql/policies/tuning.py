@@ -25,8 +25,6 @@ class Tuning:
         pair_penalty: share of its audit that a design costs more at a part of alpha.
         regret: weight of the expected regret of racing one candidate only.
         look_further: the pilot goes on while more rows cost less than this share of what is open.
-        look_again: it also goes on while more rows cost less than this share of what knowing the
-            error rate would save.
         look_ahead: rows may be asked before they are surely needed while those in vain cost
             less than this share of the whole.
         stop_floor: least chance that the audit stops with a batch, as reckoned in look_ahead.
@@ -47,7 +45,6 @@ class Tuning:
     pair_penalty: float = 0.10
     regret: float = 2.0
     look_further: float = 0.25
-    look_again: float = 0.0
     look_ahead: float = 0.01
     stop_floor: float = 0.2
     overspend: float = 0.02

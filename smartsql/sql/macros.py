@@ -80,7 +80,7 @@ def install(con: duckdb.DuckDBPyConnection, engine: Engine, *, persist: bool = F
             "again. Register before BEGIN or after COMMIT."
         )
     with _registry_lock:
-        barrier = _installed(con)
+        barrier = installed(con)
         if barrier is None:
             barrier = _create_functions(con, engine)
     if barrier.engine is not engine:
@@ -133,7 +133,7 @@ def _value(con: duckdb.DuckDBPyConnection, query: str) -> object:
     return None if row is None else row[0]
 
 
-def _installed(con: duckdb.DuckDBPyConnection) -> Barrier | None:
+def installed(con: duckdb.DuckDBPyConnection) -> Barrier | None:
     """The barrier whose functions this instance has."""
     known = "SELECT 1 FROM duckdb_functions() WHERE function_name = '__smart_instance'"
     if _value(con, known) is None:

@@ -116,11 +116,11 @@ class Connection:
 
     # -- life ------------------------------------------------------------------------------
 
-    def cursor(self) -> Connection:
+    def cursor(self) -> Self:
         """Another session on the same database and engine."""
         con = self._con.cursor()
         macros.create_macros(con)
-        return Connection(con, self._barrier)
+        return type(self)(con, self._barrier)
 
     duplicate = cursor
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from smartsql.stats.design import Design, draw_up
+from smartsql.stats.design import PREFIX_GAP, Design, draw_up
 from smartsql.stats.risk import risk
 from smartsql.types import IntArray
 
@@ -80,14 +80,20 @@ def calibrate(
 
 
 def search(
-    n_rows: int, tolerated: int, last: int, ramp: float, alpha: float, trials: int
+    n_rows: int,
+    tolerated: int,
+    last: int,
+    ramp: float,
+    alpha: float,
+    trials: int,
+    gap: float = PREFIX_GAP,
 ) -> Design:
     """A design whose risk on a coarse grid of D is close to `AIM` * alpha; for plans only."""
     low, high = 0.0, np.inf
     level = 0.6 * alpha * (0.45 + 0.35 * ramp)
     best = None
     for _ in range(trials):
-        design = draw_up(n_rows, tolerated, last, ramp, alpha, level)
+        design = draw_up(n_rows, tolerated, last, ramp, alpha, level, gap)
         worst = float(risk(design, coarse_grid(design)).max(initial=0.0))
         if worst <= AIM * alpha:
             low, best = level, design
@@ -103,7 +109,9 @@ def search(
         level = min(guess, 0.95 * alpha)
         if level == low:
             break
-    return best if best is not None else draw_up(n_rows, tolerated, last, ramp, alpha, level)
+    if best is None:
+        return draw_up(n_rows, tolerated, last, ramp, alpha, level, gap)
+    return best
 
 
 def _highest_relevant(design: Design) -> int:

@@ -37,6 +37,11 @@ STEP = 0.15
 COARSE_STEP = 0.30
 COARSE_ABOVE = 400
 """... or by COARSE_STEP when the last look expects more errors than this at the tolerated rate."""
+WIDEST_CAP = 0.6
+"""Share of errors beyond which the last look frees the tolerated rows only."""
+WIDE_UP_TO = 2000
+"""With more rows than this the share is 3 d / N + .08 if that is less: a large audit is not begun
+for a candidate that is worse, and the many prefixes would take long to compute."""
 PREFIX_GAP = 0.12
 """Prefixes are computed at counts this many standard deviations apart; counts in between take
 the next shorter one."""
@@ -81,7 +86,13 @@ class Design:
 
 
 def draw_up(
-    n_rows: int, tolerated: int, last: int, ramp: float, alpha: float, level: float
+    n_rows: int,
+    tolerated: int,
+    last: int,
+    ramp: float,
+    alpha: float,
+    level: float,
+    gap: float = PREFIX_GAP,
 ) -> Design:
     """The design with a given nominal level; `calibrate` finds the level.
 
@@ -92,6 +103,7 @@ def draw_up(
         ramp: see `Design`.
         alpha: see `Design`; only limits the level of the prefix rule here.
         level: nominal level, in (0, 1).
+        gap: distance of the counts at which prefixes are computed, in standard deviations.
     """
     expected = last * tolerated / n_rows
     bound = _largest_bound(n_rows, tolerated, last, level)
@@ -99,7 +111,9 @@ def draw_up(
     levels = level * np.minimum(1.0, ((steps + 1) / max(3.0, 0.6 * expected)) ** ramp)
     looks = _look_positions(n_rows, tolerated, last, steps, levels)
     early = looks < LAST_LOOK * last
-    share = min(0.6, 3 * tolerated / n_rows + 0.08)
+    share = WIDEST_CAP
+    if last > WIDE_UP_TO:
+        share = min(WIDEST_CAP, 3 * tolerated / n_rows + 0.08)
     cap = max(bound, int(last * share))
     prefix_level = max(level, min(PREFIX_SHARE * alpha, PREFIX_FACTOR * level))
     return Design(
@@ -112,7 +126,7 @@ def draw_up(
         np.append(looks[early], last),
         np.append(steps[early], bound),
         cap,
-        _prefixes(n_rows, tolerated, last, bound, cap, prefix_level),
+        _prefixes(n_rows, tolerated, last, bound, cap, prefix_level, gap),
     )
 
 
@@ -150,14 +164,14 @@ def _look_positions(
 
 
 def _prefixes(
-    n_rows: int, tolerated: int, last: int, bound: int, cap: int, level: float
+    n_rows: int, tolerated: int, last: int, bound: int, cap: int, level: float, gap: float
 ) -> IntArray:
     """Longest prefix that may be freed for each count of errors in (bound, cap]."""
     found = np.arange(bound + 1, cap + 1, dtype=np.int64)
     if found.size == 0:
         return found
     # each stretch of counts takes the prefix of its last count, the shortest of them
-    gaps = np.maximum(1.0, PREFIX_GAP * np.sqrt(np.maximum(found, 0)))
+    gaps = np.maximum(1.0, gap * np.sqrt(np.maximum(found, 0)))
     stretch = np.floor(np.cumsum(1 / gaps) - 1e-9).astype(np.int64)
     chosen = found[np.append(stretch[1:] != stretch[:-1], True)]
     errors = tolerated + 1 + chosen

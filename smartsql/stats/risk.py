@@ -143,7 +143,7 @@ def _risk(design: Design, errors: IntArray, ends: Endings) -> FloatArray:
     share = wrong.astype(np.float64)
     part = wrong & (ends.end[ending] < design.n_rows) & (chance > TINY)
     share[part] = more_than(design.n_rows - design.last, left[part], block[part], design.tolerated)
-    return np.bincount(some, chance * share, errors.size) + OUT_OF_REACH
+    return np.asarray(np.bincount(some, chance * share, errors.size) + OUT_OF_REACH)
 
 
 def _within_reach(n_rows: int, errors: IntArray, ends: Endings) -> tuple[IntArray, IntArray]:
