@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from smartsql.gateway import Backend
+from smartsql.ledger import Ledger
 from smartsql.report import format_cost
-from smartsql.types import IntArray
+from smartsql.work import Work
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+Total = tuple[str, int, int, int, float, float]
+"""A row of `Ledger.totals`."""
 
-    from smartsql.engine import Engine
-    from smartsql.sql.protocol import Call
-    from smartsql.work import Work
 
 PILOT_ROWS = 15
 """A usual pilot, for the estimate only."""
@@ -91,24 +91,36 @@ class Preview:
         return "\n".join(lines)
 
 
-def preview(engine: Engine, call: Call, prompts: pa.Array, weights: IntArray) -> Preview:
+def preview(
+    call: str,
+    work: Work,
+    backends: Mapping[str, Backend],
+    store: Ledger,
+    *,
+    key: bytes,
+    at_once: int,
+) -> Preview:
     """Estimate a call; reads the ledger, asks no model.
 
-    Raises:
-        ParameterError, ConfigError: as the call itself would.
+    Args:
+        call: the call's text.
+        key: of the statement; one that was answered takes the same decisions again, for nothing.
+        at_once: calls of the reference in flight.
     """
-    work = engine.prepare(call, prompts, weights)
-    models = _models(engine, work)
+    totals = {row[0]: row for row in store.totals()}
+    models = [
+        _model(work, position, backends[candidate.name], store, totals)
+        for position, candidate in enumerate(work.models)
+    ]
     low = expected = high = reference_spend = seconds = None
-    costs = [m.cost_per_call for m in models]
-    if costs[0] is not None:
-        reference_spend = costs[0] * len(work.cells.digests)
-        low, expected, high = (
-            [0.0, 0.0, 0.0] if _is_answered(engine, work) else _bounds(work, models)
-        )
-        seconds = _seconds(engine, work, expected / costs[0] if costs[0] else 0.0)
+    cost = models[0].cost_per_call
+    if cost is not None:
+        reference_spend = cost * len(work.cells.digests)
+        low, expected, high = [0.0] * 3 if store.has_report(key) else _bounds(work, models)
+        calls = expected / cost if cost else 0.0
+        seconds = _seconds(totals.get(models[0].name), calls, at_once)
     return Preview(
-        f"smart_llm({call.text})",
+        call,
         int(work.weights.sum()),
         len(work.cells.digests),
         work.requirement.delta,
@@ -123,28 +135,22 @@ def preview(engine: Engine, call: Call, prompts: pa.Array, weights: IntArray) ->
     )
 
 
-def _is_answered(engine: Engine, work: Work) -> bool:
-    """Whether the same statement has been answered: it takes the same decisions again."""
-    labels = work.cells.task.labels
-    identities = [engine.backends[m.name].identity(labels) for m in work.models]
-    key = work.key(identities, engine.policy.name, engine.settings.seed)
-    return engine.store.has_report(key)
-
-
-def _models(engine: Engine, work: Work) -> list[ModelPreview]:
-    sizes = sum(len(text.encode("utf-8", "surrogatepass")) for text in _rendered(work))
-    seconds = {row[0]: (row[5] / row[1] if row[1] else None) for row in engine.store.totals()}
-    found = []
-    for position, candidate in enumerate(work.models):
-        backend = engine.backends[candidate.name]
-        identity = engine.store.identity(candidate.name, backend.identity(work.cells.task.labels))
-        paid = engine.store.lookup(identity, work.cells.digests)
-        cost = candidate.expected_cost if work.unit == "usd" else seconds.get(candidate.name)
-        role = "reference" if position == 0 else "candidate"
-        found.append(
-            ModelPreview(candidate.name, role, str(backend.price), len(paid), sizes // 4, cost)
-        )
-    return found
+def _model(
+    work: Work, position: int, backend: Backend, store: Ledger, totals: Mapping[str, Total]
+) -> ModelPreview:
+    candidate, labels = work.models[position], work.cells.task.labels
+    identity = store.identity(candidate.name, backend.identity(labels))
+    paid = store.lookup(identity, work.cells.digests)
+    _, calls, *_, seconds = totals.get(candidate.name, (candidate.name, 0, 0, 0, 0.0, 0.0))
+    measured = seconds / calls if calls else None
+    return ModelPreview(
+        candidate.name,
+        "reference" if position == 0 else "candidate",
+        str(backend.price),
+        len(paid),
+        sum(len(text.encode("utf-8", "surrogatepass")) for text in _rendered(work)) // 4,
+        candidate.expected_cost if work.unit == "usd" else measured,
+    )
 
 
 def _rendered(work: Work) -> list[str]:
@@ -180,15 +186,9 @@ def _bounds(work: Work, models: list[ModelPreview]) -> list[float]:
     return [min(low + pilot, high) for low in (min(lows), min(means))] + [high]
 
 
-def _seconds(engine: Engine, work: Work, reference_calls: float) -> float | None:
+def _seconds(reference: Total | None, calls: float, at_once: int) -> float | None:
     """Wall time if the reference is the slowest, at its mean latency so far."""
-    name = work.models[0].name
-    kind = engine.settings.reference.kind
-    calls, seconds = next(
-        ((row[1], row[5]) for row in engine.store.totals() if row[0] == name), (0, 0.0)
-    )
-    if not calls and kind != "openai":
+    if reference is None and at_once == 1:
         return None
-    latency = seconds / calls if calls else UNKNOWN_LATENCY_S
-    at_once = engine.settings.max_in_flight if kind == "openai" else 1
-    return float(np.ceil(reference_calls) * latency / min(at_once, max(reference_calls, 1.0)))
+    latency = reference[5] / reference[1] if reference else UNKNOWN_LATENCY_S
+    return float(np.ceil(calls) * latency / min(at_once, max(calls, 1.0)))

@@ -22,17 +22,9 @@ def certificate(
     there, and `deployed` names the rows (first one, and the one after the last) of which those
     not yet answered by the reference carry the candidate's answer.
     """
-    requirement = problem.requirement
     mixture = choice.mixture
     return {
-        "procedure": "certified",
-        "version": VERSION,
-        "rows": problem.population.n_rows,
-        "prompts": problem.population.n_prompts,
-        "tolerated": problem.tolerated,
-        "delta": requirement.delta,
-        "gamma": requirement.gamma,
-        "alpha": requirement.alpha,
+        **reference_certificate(problem),
         "pilot_rows": choice.pilot,
         "asked_rows": asked,
         "tests": [_test_facts(test) for test in settled.tests],
@@ -47,6 +39,27 @@ def certificate(
         "mixture": None
         if mixture is None
         else {"shares": list(mixture.shares), "unit_cost": mixture.unit_cost},
+    }
+
+
+def reference_certificate(problem: Problem) -> dict[str, Any]:
+    """The facts of a decision to have the reference answer all rows."""
+    requirement = problem.requirement
+    return {
+        "procedure": "certified",
+        "version": VERSION,
+        "rows": problem.population.n_rows,
+        "prompts": problem.population.n_prompts,
+        "tolerated": problem.tolerated,
+        "delta": requirement.delta,
+        "gamma": requirement.gamma,
+        "alpha": requirement.alpha,
+        "pilot_rows": 0,
+        "asked_rows": 0,
+        "tests": [],
+        "deployed": {"model": None, "start": 0, "end": 0, "permitted": False, "rows": 0},
+        "predicted_cost": float(problem.population.n_prompts),
+        "mixture": None,
     }
 
 
@@ -89,7 +102,7 @@ def recheck(facts: dict[str, Any]) -> list[str]:
     """
     try:
         return [*_totals(facts), *_tests(facts), *_deployment(facts)]
-    except (KeyError, TypeError, ValueError) as missing:
+    except (ArithmeticError, LookupError, TypeError, ValueError) as missing:
         return [f"the certificate cannot be read: {missing!r}"]
 
 

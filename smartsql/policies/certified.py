@@ -20,7 +20,7 @@ import numpy as np
 
 from smartsql.policies import Steps
 from smartsql.policies.audit import Race, Settled, tolerated_rows
-from smartsql.policies.certificate import certificate
+from smartsql.policies.certificate import certificate, reference_certificate
 from smartsql.policies.pilot import Choice, Pilot
 from smartsql.policies.planning import design_table
 from smartsql.policies.sample import Sample
@@ -28,6 +28,8 @@ from smartsql.policies.tuning import Tuning
 from smartsql.profile import Problem, Profile
 from smartsql.types import UNKNOWN, Ask, Candidate, IntArray, Plan
 
+SMALLEST_ALPHA = 1e-6
+"""Below this chance of a broken promise the reference answers all rows."""
 FEWEST_ROWS = 12
 """Up to so many rows the reference answers all."""
 
@@ -47,6 +49,12 @@ class Certified(Tuning):
         if problem.tolerated < 1 or problem.population.n_rows <= FEWEST_ROWS:
             notes.append(
                 f"{problem.population.n_rows} rows, {problem.tolerated} of which may differ: "
+                f"the reference answers all."
+            )
+            usable = []
+        if problem.requirement.alpha < SMALLEST_ALPHA:
+            notes.append(
+                f"gamma leaves a chance of {problem.requirement.alpha:.3g} only: "
                 f"the reference answers all."
             )
             usable = []
@@ -115,21 +123,6 @@ def assignment(problem: Problem, sample: Sample, settled: Settled) -> IntArray:
 
 def reference_only(problem: Problem, notes: list[str]) -> Plan:
     """All rows to the reference."""
-    facts = {
-        "procedure": "certified",
-        "version": 1,
-        "rows": problem.population.n_rows,
-        "prompts": problem.population.n_prompts,
-        "tolerated": problem.tolerated,
-        "delta": problem.requirement.delta,
-        "gamma": problem.requirement.gamma,
-        "alpha": problem.requirement.alpha,
-        "pilot_rows": 0,
-        "asked_rows": 0,
-        "tests": [],
-        "deployed": {"model": None, "start": 0, "end": 0, "permitted": False, "rows": 0},
-        "predicted_cost": float(problem.population.n_prompts),
-        "mixture": None,
-    }
     assigned = np.zeros(problem.population.n_prompts, dtype=np.int64)
+    facts = reference_certificate(problem)
     return Plan(assigned, bound=0.0, certificate=facts, notes=tuple(notes))

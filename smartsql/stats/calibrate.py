@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from smartsql.errors import ParameterError
 from smartsql.stats.design import PREFIX_GAP, Design, draw_up
 from smartsql.stats.risk import risk
 from smartsql.types import IntArray
@@ -23,6 +24,8 @@ AIM = 0.97
 CLOSE = 0.015
 """The search ends when the level is known to this relative precision, or after `TRIALS`."""
 TRIALS = 9
+SMALLEST_ALPHA = 1e-7
+"""Least alpha of a design; the risk is known to about 1e-9."""
 EVERY_BELOW = 500
 """Every D is checked where there are fewer than this."""
 SHRINK = 0.985
@@ -65,7 +68,15 @@ def calibrate(
 
     Returns:
         The design, and its worst case.
+
+    Raises:
+        ParameterError: alpha below `SMALLEST_ALPHA`, where rounding would matter.
     """
+    if not SMALLEST_ALPHA <= alpha < 1.0:
+        raise ParameterError(
+            f"alpha is {alpha:.3g}; a design can be calibrated for {SMALLEST_ALPHA:g} and more. "
+            f"Have the reference answer all rows instead."
+        )
     design = search(n_rows, tolerated, last, ramp, alpha, trials=TRIALS)
     suspects: list[int] = []
     while (worst := worst_case(design)).risk > MARGIN * alpha:

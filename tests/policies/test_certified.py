@@ -128,6 +128,16 @@ def test_no_tolerated_row_means_the_reference_only(delta: float) -> None:
     assert cost_ratio(outcome) == 1.0
 
 
+@pytest.mark.parametrize("gamma", [0.01, 0.3, 0.5, 0.9, 0.999, 1 - 1e-6, 1 - 1e-15])
+def test_any_confidence_can_be_asked_for(gamma: float) -> None:
+    data = table(600, cheap=(0.05, some_errors(600, 0.06)))
+    outcome = run(Certified(), data.problem(0.1, shuffled(600, 0), gamma), data)
+    assert cost_ratio(outcome) <= 1.0
+    assert recheck(outcome.plan.certificate) == []
+    if gamma > 1 - 1e-9:
+        assert (outcome.answered_by == 0).all()
+
+
 @pytest.mark.parametrize("delta", [0.02, 0.1, 0.3, 0.6, 0.95])
 @pytest.mark.parametrize("rows", [13, 20, 37, 64, 150])
 def test_any_size_and_tolerance_ends_within_the_bill(rows: int, delta: float) -> None:

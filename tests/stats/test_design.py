@@ -6,6 +6,7 @@ from math import comb
 import numpy as np
 import pytest
 
+from smartsql.errors import ParameterError
 from smartsql.stats.calibrate import MARGIN, calibrate, dense_grid
 from smartsql.stats.design import Design, draw_up
 from smartsql.stats.hypergeometric import at_most
@@ -129,6 +130,11 @@ def test_every_bound_and_prefix_is_significant_at_its_level() -> None:
 
 
 def test_a_share_of_alpha_too_small_to_use_frees_only_the_tolerated_rows() -> None:
-    design, _ = calibrate(60, 3, 10, 0.5, 1e-9)
+    design, _ = calibrate(60, 3, 10, 0.5, 1e-7)
     assert design.prefix(0) == design.last + design.tolerated
-    assert risk(design, np.arange(61)).max() <= 1e-9
+    assert risk(design, np.arange(61)).max() <= 1e-7
+
+
+def test_an_alpha_that_rounding_could_decide_is_refused() -> None:
+    with pytest.raises(ParameterError, match="reference"):
+        calibrate(60, 3, 10, 0.5, 1e-12)
