@@ -112,7 +112,7 @@ def run_cell(cell: Cell, gamma: float, first_seed: int, seeds: int) -> dict[str,
 
 def cells(arguments: argparse.Namespace) -> Iterator[Cell]:
     for rows, delta, candidates, errors, placement in product(
-        arguments.rows, arguments.delta, CANDIDATES, ERRORS, PLACEMENTS
+        arguments.rows, arguments.delta, CANDIDATES, arguments.errors, arguments.placements
     ):
         yield Cell(rows, delta, errors, placement, candidates)
 
@@ -121,6 +121,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="+", default=SIZES)
     parser.add_argument("--delta", type=float, nargs="+", default=[0.1])
+    parser.add_argument("--errors", nargs="+", default=ERRORS, help="such as d+1 or 1.5d")
+    parser.add_argument("--placements", nargs="+", choices=PLACEMENTS, default=PLACEMENTS)
     parser.add_argument("--gamma", type=float, default=0.95)
     parser.add_argument("--seeds", type=int, default=1000, help="random orders for each cell")
     parser.add_argument("--first-seed", type=int, default=0)

@@ -31,7 +31,7 @@ def main() -> None:
         with smartsql.connect(models=first.MODELS, store=store, budget_usd=0.001) as con:
             con.execute(first.TABLE)
             for preview in con.preview(QUERY):
-                print(preview.text())
+                print(preview)
             try:
                 con.execute(QUERY).fetchall()
             except smartsql.BudgetError as error:

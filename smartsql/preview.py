@@ -68,7 +68,7 @@ class Preview:
         """All fields, JSON-able."""
         return asdict(self)
 
-    def text(self) -> str:
+    def __str__(self) -> str:
         """The preview for people."""
         lines = [
             f"{self.call}: {self.rows:,} rows, {self.prompts:,} distinct prompts, "

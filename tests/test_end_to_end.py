@@ -154,8 +154,13 @@ def test_a_preview_asks_nobody_and_the_spend_lies_within_it(con: Any, server: Te
     assert again.high == 0.0
 
 
-def test_explain_spends_nothing(con: Any, server: TestServer) -> None:
-    con.execute("EXPLAIN SELECT smart_llm(review) FROM reviews").fetchall()
+def test_explain_shows_plan_and_price_and_spends_nothing(con: Any, server: TestServer) -> None:
+    rows = con.execute("EXPLAIN SELECT smart_llm(review) FROM reviews WHERE k < ?", [3]).fetchall()
+    assert [key for key, _ in rows] == ["physical_plan", "smart_call"]
+    assert "WINDOW" in rows[0][1].upper()
+    assert "644 rows, 515 distinct prompts" in rows[1][1]
+    relation = con.sql("EXPLAIN SELECT smart_llm(review) FROM reviews")
+    assert "1,500 rows, 600 distinct prompts" in relation.fetchall()[1][1]
     con.execute("PREPARE p AS SELECT smart_llm(review) FROM reviews WHERE k < $1")
     assert not server.multiplicity()
 

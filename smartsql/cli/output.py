@@ -30,6 +30,8 @@ def write_result(table: pa.Table, style: str) -> None:
             _copy(con, _COPY[style])
         elif style == "markdown":
             _markdown(con)
+        elif table.column_names == ["explain_key", "explain_value"]:
+            print("\n".join(table["explain_value"].to_pylist()))  # drawn by DuckDB already
         else:
             width = shutil.get_terminal_size((120, 24)).columns
             con.table("result").show(max_width=max(width, 80), max_rows=40)

@@ -95,7 +95,7 @@ def _texts(commands: tuple[str, ...], file: str | None) -> list[str]:
         texts.append(sys.stdin.read())
     elif file is not None:
         texts.append(Path(file).read_text(encoding="utf-8"))
-    if not texts:
+    if not any(text.strip() for text in texts):
         raise click.UsageError("give SQL with -c or -f, or on standard input")
     return texts
 
@@ -159,7 +159,7 @@ def _preview(connection: Connection, texts: list[str]) -> None:
             for statement in _statements(connection, text):
                 if mentions_smart_call(statement.query):
                     for preview in connection.preview(statement.query):
-                        click.echo(preview.text())
+                        click.echo(str(preview))
                 elif statement.type in (
                     duckdb.StatementType.COPY,
                     duckdb.StatementType.EXPORT,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import re
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from smartsql.sql.barrier import Barrier, Engine
 from smartsql.sql.normalise import mentions_smart_call, normalise, previewable
 
 Sql = str | duckdb.Statement
+
+_EXPLAIN = re.compile(r"\s*EXPLAIN\b(?!\s*\(?\s*ANALYZE\b)(\s*\([^)]*\))?", re.IGNORECASE)
 
 
 def open_session(con: duckdb.DuckDBPyConnection, engine: Engine) -> Connection:
@@ -81,8 +84,12 @@ class Connection:
 
     def execute(self, query: Sql, parameters: object = None) -> Self:
         """Run statements; as in DuckDB, the result is fetched from the connection."""
+        explained = self._explained(query, parameters)
         with self._statement():
-            self._con.execute(self._planned(query), parameters)
+            if explained is None:
+                self._con.execute(self._planned(query), parameters)
+            else:
+                self._con.execute(*explained)
         return self
 
     def executemany(self, query: Sql, parameters: object = None) -> Self:
@@ -93,8 +100,13 @@ class Connection:
 
     def sql(self, query: Sql, **options: Any) -> duckdb.DuckDBPyRelation:
         """A relation over a query; it runs, and may spend, when it is read."""
+        explained = self._explained(query, options.get("params"))
         with self._statement():
-            relation: duckdb.DuckDBPyRelation = self._con.sql(self._planned(query), **options)
+            relation: duckdb.DuckDBPyRelation
+            if explained is None:
+                relation = self._con.sql(self._planned(query), **options)
+            else:
+                relation = self._con.sql(explained[0], params=explained[1])
         return relation
 
     query = sql
@@ -113,6 +125,22 @@ class Connection:
             self._con.execute(self._planned(previewable(query)), parameters)
             self._con.complete()
         return previews
+
+    def _explained(self, query: Sql, parameters: object) -> tuple[str, list[str]] | None:
+        """For EXPLAIN of smart calls: a query for DuckDB's plan with the calls' preview below."""
+        text = query.query if isinstance(query, duckdb.Statement) else query
+        explain = _EXPLAIN.match(text) if isinstance(text, str) else None
+        if explain is None or not mentions_smart_call(text):
+            return None
+        previews = self.preview(text[explain.end() :], parameters)
+        with self._errors():
+            rows = self._con.execute(self._planned(query), parameters).fetchall()
+        rows += [("smart_call", str(preview)) for preview in previews]
+        values = ", ".join("(?, ?)" for _ in rows)
+        return (
+            f"SELECT * FROM (VALUES {values}) AS plan(explain_key, explain_value)",
+            [cell for row in rows for cell in row],
+        )
 
     # -- life ------------------------------------------------------------------------------
 
