@@ -3,7 +3,9 @@
     python benchmarks/engine_time.py --rows 1000000
 
 A table of distinct 100-byte prompts is answered by two functions, the reference and a candidate
-that agrees with it on 97 of 100 prompts. Printed: seconds of the statement, of the models' own
+that agrees with it on 97 of 100 prompts. Without `--priced` they are free, as local functions are
+by default, and cost is their measured time; with it, every call is claimed, reserved and billed as
+those of a remote model are. Printed: seconds of the statement, of the models' own
 functions and of the rest, peak memory of the process, and the time of `import smartsql`.
 """
 
@@ -28,25 +30,26 @@ FROM range({rows}) t(i)
 
 
 class Timed:
-    """A function over texts that knows how long it ran."""
+    """A function over texts that knows how long it ran; `work` makes the reference the slower."""
 
-    def __init__(self, salt: bytes, share: int) -> None:
-        self.salt, self.share, self.seconds = salt, share, 0.0
+    def __init__(self, salt: bytes, share: int, work: int) -> None:
+        self.salt, self.share, self.work, self.seconds = salt, share, work, 0.0
 
     def __call__(self, texts: list[str]) -> list[str]:
         start = time.perf_counter()
         said = []
         for text in texts:
             truth = len(text) + ord(text[14])
-            draw = hashlib.blake2b(text.encode(), digest_size=2, salt=self.salt).digest()
+            for _ in range(self.work):
+                draw = hashlib.blake2b(text.encode(), digest_size=2, salt=self.salt).digest()
             wrong = (draw[0] << 8 | draw[1]) % 100 < self.share
             said.append("yes" if (truth % 2 == 0) != wrong else "no")
         self.seconds += time.perf_counter() - start
         return said
 
 
-def measure(rows: int, delta: float, threads: int) -> None:
-    big, small = Timed(b"big", 0), Timed(b"small", 3)
+def measure(rows: int, delta: float, threads: int, *, priced: bool) -> None:
+    big, small = Timed(b"big", 0, 20), Timed(b"small", 3, 1)
     prices = [(100.0, big, True), (1.0, small, False)]
     models = [
         smartsql.Model(
@@ -55,8 +58,8 @@ def measure(rows: int, delta: float, threads: int) -> None:
             function=function,
             version="1",
             reference=is_reference,
-            input_usd_per_mtok=usd,
-            output_usd_per_mtok=usd,
+            input_usd_per_mtok=usd if priced else None,
+            output_usd_per_mtok=usd if priced else None,
         )
         for usd, function, is_reference in prices
     ]
@@ -104,8 +107,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--delta", type=float, default=0.1)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--priced", action="store_true", help="functions with a price per token")
     given = parser.parse_args()
-    measure(given.rows, given.delta, given.threads)
+    measure(given.rows, given.delta, given.threads, priced=given.priced)
     print(f"import smartsql: {import_time():.3f} s")
 
 

@@ -1,7 +1,8 @@
 """Calls a second through the gateway, beside a bare AsyncOpenAI loop on the same transport.
 
-Against a test server in its own process that answers after 50 ms. Both sides take turns in one
-run, several times; what counts is the ratio of their medians.
+Against a test server in its own process that answers after 50 ms. Three sides take turns in one
+run, several times: the bare loop, the gateway alone, and a whole statement (SQL, ledger on disk,
+report). What counts is the ratio of their medians.
 
     python -m benchmarks.throughput [--pairs 5] [--calls-per-place 24]
 
@@ -14,6 +15,7 @@ import argparse
 import asyncio
 import statistics
 import sys
+import tempfile
 import time
 from pathlib import Path
 from queue import SimpleQueue
@@ -21,6 +23,9 @@ from threading import Event
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import pyarrow as pa
+
+import smartsql
 from smartsql.gateway import Attempt, Price, Request
 from smartsql.gateway.limits import Slots
 from smartsql.gateway.loop import shared_loop
@@ -92,21 +97,54 @@ def answered(backend: OpenAIBackend, texts: list[str]) -> list[str | None]:
     return answers
 
 
-def compare(server: Spawned, in_flight: int, pairs: int, calls: int) -> float:
-    rates: dict[str, list[float]] = {"bare": [], "gateway": []}
-    for pair in range(pairs):
-        texts = prompts(calls, f"{in_flight} {pair}")
-        seconds = shared_loop().wait(bare(server.base_url, texts, in_flight), timeout_s=600)
-        assert seconds is not None
-        rates["bare"].append(calls / seconds)
-        rates["gateway"].append(calls / through_gateway(server.base_url, texts, in_flight))
-    bare_rate, our_rate = (statistics.median(rates[side]) for side in ("bare", "gateway"))
-    spread = "  ".join(
-        f"{side} {min(values):.0f}-{max(values):.0f}" for side, values in rates.items()
+def through_sql(base_url: str, texts: list[str], in_flight: int) -> float:
+    """Seconds of the same calls as one statement: SQL, durable ledger, report."""
+    model = smartsql.Model(
+        name="m",
+        base_url=base_url,
+        reference=True,
+        input_usd_per_mtok=1.0,
+        output_usd_per_mtok=1.0,
+        parameters={"max_completion_tokens": 16},
     )
-    ratio = our_rate / bare_rate
-    print(f"{in_flight:9d} {bare_rate:11.0f} {our_rate:11.0f} {ratio:7.2f}   {spread}", flush=True)
-    return ratio
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        smartsql.connect(
+            config=smartsql.Settings(),
+            models=[model],
+            store=str(Path(folder) / "answers.sqlite"),
+            max_in_flight=in_flight,
+        ) as con,
+    ):
+        con.register("prompts", pa.table({"prompt": texts}))
+        warm = f"SELECT smart_llm('warm up ' || i, 0.0) FROM range({in_flight}) t(i)"
+        con.execute(warm).fetchall()
+        began = time.perf_counter()
+        answers = con.execute("SELECT smart_llm(prompt, 0.0) FROM prompts").fetchall()
+        seconds = time.perf_counter() - began
+        assert set(answers) == {("positive",)}
+        assert len(answers) == len(texts)
+        return seconds
+
+
+def compare(server: Spawned, in_flight: int, pairs: int, calls: int) -> float:
+    sides = ("bare", "gateway", "statement")
+    rates: dict[str, list[float]] = {side: [] for side in sides}
+    for pair in range(pairs):
+        for side in sides:
+            texts = prompts(calls, f"{in_flight} {pair} {side}")
+            if side == "bare":
+                seconds = shared_loop().wait(bare(server.base_url, texts, in_flight), timeout_s=600)
+                assert seconds is not None
+            else:
+                through = through_gateway if side == "gateway" else through_sql
+                seconds = through(server.base_url, texts, in_flight)
+            rates[side].append(calls / seconds)
+    medians = {side: statistics.median(values) for side, values in rates.items()}
+    ratios = [medians[side] / medians["bare"] for side in ("gateway", "statement")]
+    cells = "".join(f"{medians[side]:12.0f}" for side in sides)
+    print(f"{in_flight:9d}{cells}{ratios[0]:12.2f}{ratios[1]:12.2f}", flush=True)
+    return min(ratios)
 
 
 def main() -> int:
@@ -115,7 +153,8 @@ def main() -> int:
     parser.add_argument("--calls-per-place", type=int, default=24)
     options = parser.parse_args()
     with spawned("--latency", str(LATENCY_S)) as server:
-        print("in flight  bare call/s  ours call/s   ratio   range")
+        names = ("bare", "gateway", "statement", "gw/bare", "stmt/bare")
+        print("in flight" + "".join(f"{name:>12}" for name in names))
         ratios = [compare(server, n, options.pairs, n * options.calls_per_place) for n in (64, 256)]
     if min(ratios) < REQUIRED:
         print(f"below {REQUIRED} of the bare loop", file=sys.stderr)

@@ -10,7 +10,7 @@ import hashlib
 import queue
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Literal
@@ -321,20 +321,18 @@ class Exchange:
         )
 
     def _requests(self, number: int, prompts: list[int]) -> list[Request]:
-        render, offset = self._cells.task.render, number << _MODEL_BIT
+        offset = number << _MODEL_BIT
         texts = self._cells.texts.take(pa.array(prompts, pa.int64())).to_pylist()
+        rendered = self._cells.task.rendered(texts)
         return [
-            Request(offset | prompt, text, render(text))
-            for prompt, text in zip(prompts, texts, strict=True)
+            Request(offset | prompt, text, sent)
+            for prompt, text, sent in zip(prompts, texts, rendered, strict=True)
         ]
 
     def _receive(self, jobs: list[Job], profile: Profile, timeout_s: float) -> int:
         """Take what has arrived: to the ledger first, then to the profile."""
-        arrived: dict[int, list[Attempt]] = {}
-        for attempt in self._drain(timeout_s):
-            arrived.setdefault(attempt.index >> _MODEL_BIT, []).append(attempt)
         ended = 0
-        for number, attempts in arrived.items():
+        for number, attempts in self._drain(timeout_s).items():
             job = jobs[number]
             prompts = [a.index & _PROMPT_MASK for a in attempts]
             self._keep(job, prompts, attempts)
@@ -344,13 +342,16 @@ class Exchange:
             ended += finals
         return ended
 
-    def _drain(self, timeout_s: float) -> Iterator[Attempt]:
+    def _drain(self, timeout_s: float) -> dict[int, list[Attempt]]:
+        """What has arrived, by number of the job; a list on the queue is of one job."""
+        arrived: dict[int, list[Attempt]] = {}
         try:
-            yield from self._queue.get(timeout=timeout_s)
+            some = self._queue.get(timeout=timeout_s)
             while True:
-                yield from self._queue.get_nowait()
+                arrived.setdefault(some[0].index >> _MODEL_BIT, []).extend(some)
+                some = self._queue.get_nowait()
         except queue.Empty:
-            return
+            return arrived
 
     def _keep(self, job: Job, prompts: list[int], attempts: list[Attempt]) -> None:
         """Make attempts durable and count them; what was never sent is no attempt."""
@@ -369,24 +370,23 @@ class Exchange:
         self, job: Job, prompts: list[int], attempts: list[Attempt], profile: Profile
     ) -> None:
         """Take final attempts to the profile."""
-        kept: list[tuple[int, Attempt]] = []
-        for prompt, a in zip(prompts, attempts, strict=True):
-            if a.status == "ok":
-                kept.append((prompt, a))
-            elif a.status in _NOT_ASKED:
-                self._stop(job, a)
-            elif a.final:
-                kept.append((prompt, a))
-                if a.status not in DELIVERED:
+        if any(a.status != "ok" for a in attempts):
+            for prompt, a in zip(prompts, attempts, strict=True):
+                if a.status in _NOT_ASKED:
+                    self._stop(job, a)
+                elif a.final and a.status not in DELIVERED:
                     self.errors[prompt] = a.error or a.status
-        if kept:
-            stored = [
-                Stored(a.status, a.text, a.confidence, a.cost_usd, a.seconds) for _, a in kept
+            kept = [
+                (prompt, a)
+                for prompt, a in zip(prompts, attempts, strict=True)
+                if a.final and a.status not in _NOT_ASKED
             ]
-            self._to_profile(job.model, [prompt for prompt, _ in kept], stored, profile)
+            prompts, attempts = [prompt for prompt, _ in kept], [a for _, a in kept]
+        if attempts:
+            self._to_profile(job.model, prompts, attempts, profile)
 
     def _to_profile(
-        self, model: str, prompts: list[int], answers: Sequence[Stored], profile: Profile
+        self, model: str, prompts: list[int], answers: Sequence[Stored | Attempt], profile: Profile
     ) -> None:
         """Read raw answers and record them."""
         raw = [a.text if a.status == "ok" else None for a in answers]

@@ -212,7 +212,11 @@ class Ledger:
         An "ok" answer is never replaced.
         """
         now = time.time()
-        delivered = [(p, a) for p, a in attempts if a.final and a.status in DELIVERED]
+        delivered: Sequence[tuple[bytes, Attempt]] = attempts
+        others: Sequence[tuple[bytes, Attempt]] = ()
+        if any(a.status != "ok" or not a.final for _, a in attempts):
+            delivered = [(p, a) for p, a in attempts if a.final and a.status in DELIVERED]
+            others = [(p, a) for p, a in attempts if not (a.final and a.status in DELIVERED)]
         answers = [
             (identity, prompt, run, now, a.status, a.text, a.confidence, a.prompt_tokens,
              a.completion_tokens, a.cost_usd, a.seconds, a.served_by)
@@ -221,8 +225,7 @@ class Ledger:
         failures = [
             (identity, prompt, run, now, a.status, a.final, a.prompt_tokens,
              a.completion_tokens, a.cost_usd, a.seconds, a.served_by, a.error)
-            for prompt, a in attempts
-            if not (a.final and a.status in DELIVERED)
+            for prompt, a in others
         ]  # fmt: skip
         with self._lock, self._guard("write"), self._transaction() as db:
             db.executemany(_INSERT_FAILURE, failures)

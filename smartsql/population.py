@@ -23,6 +23,14 @@ def digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=DIGEST_BYTES).digest()
 
 
+def digests(texts: Sequence[str]) -> list[bytes]:
+    """`digest` of each text."""
+    hashed, size = hashlib.blake2b, DIGEST_BYTES  # looked up once: there may be millions
+    return [
+        hashed(text.encode("utf-8", "surrogatepass"), digest_size=size).digest() for text in texts
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class Population:
     """The rows of a call.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
@@ -59,6 +59,13 @@ class Task:
         if self.template is None:
             return text
         return text.join(self.template.split(PLACEHOLDER))
+
+    def rendered(self, texts: Sequence[str]) -> Sequence[str]:
+        """The prompts for cells."""
+        if self.template is None:
+            return texts
+        parts = self.template.split(PLACEHOLDER)
+        return [text.join(parts) for text in texts]
 
     def reader(self) -> Callable[[str], Reading | None]:
         """A function that reads raw answers; None for what is no usable answer."""

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from smartsql.exchange import Cells
 from smartsql.gateway import Backend, Request
-from smartsql.population import Population, as_halves, digest
+from smartsql.population import Population, as_halves, digest, digests
 from smartsql.profile import Problem
 from smartsql.tasks import Task
 from smartsql.types import Candidate, IntArray, Requirement
@@ -82,13 +82,13 @@ def prepare(
     backends: Mapping[str, Backend],
 ) -> Work:
     """Put the distinct cells of a call in canonical order and estimate what calls cost."""
-    digests = [digest(task.render(text)) for text in prompts.to_pylist()]
-    halves = as_halves(digests)
+    given = digests(task.rendered(prompts.to_pylist()))
+    halves = as_halves(given)
     order = np.lexsort((halves[:, 1], halves[:, 0]))
-    digests = [digests[i] for i in order.tolist()]
-    cells = Cells(prompts.take(pa.array(order)), task, digests)
+    canonical = [given[i] for i in order.tolist()]
+    cells = Cells(prompts.take(pa.array(order)), task, canonical)
     candidates, unit, notes = _candidates(cells, models, backends)
-    joined = b"".join(digests)
+    joined = b"".join(canonical)
     return Work(requirement, cells, joined, order, weights[order], candidates, unit, notes)
 
 

@@ -146,7 +146,10 @@ class Backend(Protocol):
         cancelled: Event,
         allowance: Allowance | None = None,
     ) -> None:
-        """Begin to answer and return; every request ends in exactly one final attempt."""
+        """Begin to answer and return; every request ends in exactly one final attempt.
+
+        A list on the queue holds attempts of one `start`, at least one.
+        """
         ...
 
     def close(self) -> None:

@@ -71,6 +71,8 @@ class PythonBackend(LocalBackend):
         wrong = wrong_shape(answers, len(batch))
         if wrong:
             return failed(batch, "malformed", f"model {self._name!r} {wrong}", seconds)
+        if not self._price.is_free:
+            return self._charged(batch, answers, seconds)
         ok = "ok"  # the common case, a plain text, is spelt out: it runs a million times
         return [
             Attempt(request.index, True, ok, answer, None, 0, 0, 0.0, seconds)
@@ -78,6 +80,21 @@ class PythonBackend(LocalBackend):
             else self._attempt(request, answer, seconds)
             for request, answer in zip(batch, answers, strict=True)
         ]
+
+    def _charged(
+        self, batch: Sequence[Request], answers: Sequence[object], seconds: float
+    ) -> list[Attempt]:
+        """The attempts with their tokens and costs; what gave nothing costs nothing."""
+        per_in, per_out = self._price.cost_usd(1, 0), self._price.cost_usd(0, 1)
+        charged = []
+        for request, answer in zip(batch, answers, strict=True):
+            a = self._attempt(request, answer, seconds)
+            if a.status in DELIVERED:
+                sent, said = tokens(request.input), tokens(a.text or "")
+                usd = sent * per_in + said * per_out
+                a = Attempt(a.index, True, a.status, a.text, a.confidence, sent, said, usd, seconds)
+            charged.append(a)
+        return charged
 
     def _attempt(self, request: Request, answer: object, seconds: float) -> Attempt:
         """One item that the function returned, as an attempt."""
@@ -113,7 +130,7 @@ class PythonBackend(LocalBackend):
             covered, reserved_usd = self._covered(rest, allowance)
             if not covered:
                 return attempts + failed(rest, "budget", "the budget does not cover the call")
-            charged = self._charged(covered, self._guarded(self._ask, covered))
+            charged = self._guarded(self._ask, covered)
             if allowance is not None:
                 allowance.settle(reserved_usd, sum([attempt.cost_usd for attempt in charged]))
             attempts += charged
@@ -132,20 +149,6 @@ class PythonBackend(LocalBackend):
         while covered < len(requests) and allowance.reserve(worst[covered]):
             covered += 1
         return requests[:covered], sum(worst[:covered])
-
-    def _charged(self, requests: Sequence[Request], attempts: list[Attempt]) -> list[Attempt]:
-        """The attempts with their tokens and costs; what gave nothing costs nothing."""
-        charged = []
-        for request, a in zip(requests, attempts, strict=True):
-            if a.status not in DELIVERED:
-                charged.append(a)
-                continue
-            sent, said = tokens(request.input), tokens(a.text or "")
-            usd = self._price.cost_usd(sent, said)
-            charged.append(
-                Attempt(a.index, True, a.status, a.text, a.confidence, sent, said, usd, a.seconds)
-            )
-        return charged
 
 
 def tokens(text: str) -> int:
