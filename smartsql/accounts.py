@@ -45,8 +45,8 @@ def made_report(call: Call, work: Work, outcome: Outcome, exchange: Exchange) ->
     error_rows = int(weights[lost].sum())
     reference = work.models[0].name
     reference_spend = profile.mean_cost(reference) * weights.size
-    spend_usd = sum(tally.cost_usd for tally in exchange.tallies.values())
-    spend_s = sum(tally.seconds for tally in exchange.tallies.values())
+    spend_usd = sum(tally.cost_usd for tally in exchange.book.tallies.values())
+    spend_s = sum(tally.seconds for tally in exchange.book.tallies.values())
     task = work.cells.task
     return Report(
         call=f"smart_llm({call.text})",
@@ -90,7 +90,7 @@ def made_report(call: Call, work: Work, outcome: Outcome, exchange: Exchange) ->
 
 def _model_report(position: int, work: Work, outcome: Outcome, exchange: Exchange) -> ModelReport:
     candidate = work.models[position]
-    tally = asdict(exchange.tallies[candidate.name])
+    tally = asdict(exchange.book.tallies[candidate.name])
     backend_price = exchange.price_of(candidate.name)
     mine = outcome.answered_by == position
     if position == 0:
@@ -117,8 +117,8 @@ def columns(work: Work, outcome: Outcome, exchange: Exchange) -> Answered:
     names = [model.name for model in work.models]
     for position, name in enumerate(names):
         mine = by == position
-        text[mine] = exchange.text_of[name][mine]
-        cached[mine] = exchange.was_cached[name][mine]
+        text[mine] = exchange.book.text_of[name][mine]
+        cached[mine] = exchange.book.was_cached[name][mine]
         confidence[mine] = outcome.profile.confidences(name)[mine]
     lost = without_answer(outcome)
     sources = ["reference", "assigned", "cached", "error"]
@@ -130,13 +130,13 @@ def columns(work: Work, outcome: Outcome, exchange: Exchange) -> Answered:
         taken = pa.array(positions[given], pa.int64(), mask=(positions < 0)[given])
         return pa.array(values, pa.string()).take(taken)
 
-    errors = exchange.error_texts(np.flatnonzero(lost))
+    errors = exchange.book.error_texts(np.flatnonzero(lost))
     return Answered(
-        answer=column(exchange.texts, np.where(lost, -1, text)),
+        answer=column(exchange.book.texts, np.where(lost, -1, text)),
         model=column(names, np.where(lost, -1, by)),
         source=column(sources, source),
         confidence=pa.array(confidence[given], pa.float64(), mask=np.isnan(confidence[given])),
-        cost_usd=pa.array((exchange.paid_usd / work.weights)[given], pa.float64()),
+        cost_usd=pa.array((exchange.book.paid_usd / work.weights)[given], pa.float64()),
         error=pa.array([errors.get(i) for i in given.tolist()], pa.string())
         if errors
         else pa.nulls(n, pa.string()),

@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
+from smartsql.book import NOT_ASKED, Book, Cells
 from smartsql.budget import Budget
 from smartsql.errors import (
     AnswerFormatError,
@@ -30,10 +31,7 @@ from smartsql.errors import (
 from smartsql.gateway import DELIVERED, Attempt, Attempts, Backend, LearningBackend, Price, Request
 from smartsql.ledger import LEASE_S, Ledger, Stored
 from smartsql.profile import Profile
-from smartsql.readings import Readings
-from smartsql.tally import Tally
-from smartsql.tasks import Task
-from smartsql.types import FAILED, Ask, BoolArray, IntArray
+from smartsql.types import Ask, BoolArray, IntArray
 
 Progress = Callable[[str, int, int, float], None]
 """Called with (model, done, total of this step, USD so far)."""
@@ -42,7 +40,6 @@ SLICE = 32_768
 """Requests handed to a backend at once; bounds the memory of a large statement."""
 _MODEL_BIT = 40
 _PROMPT_MASK = (1 << _MODEL_BIT) - 1
-_NOT_ASKED = frozenset({"budget", "cancelled"})
 _PATIENCE_S = 15.0
 POLL_S = 0.05
 """How often the answers of others are looked for."""
@@ -64,23 +61,6 @@ class Job:
     def is_open(self) -> bool:
         """Whether something is in flight or still to be asked."""
         return self.outstanding > 0 or self.position < self.todo.size or self.elsewhere.size > 0
-
-
-@dataclass(frozen=True, slots=True)
-class Cells:
-    """The distinct cells of a call, in the order of their digests.
-
-    So nothing that is decided later depends on how the table is stored.
-
-    Attributes:
-        texts: one text for each; string array of shape (n_prompts,).
-        task: how a cell becomes a prompt.
-        digests: of the rendered prompts, ascending; 16 bytes each.
-    """
-
-    texts: pa.Array
-    task: Task
-    digests: Sequence[bytes]
 
 
 class Exchange:
@@ -116,20 +96,13 @@ class Exchange:
         self._ledger = ledger
         self._run = run
         self._reference = reference
-        self._in_seconds = in_seconds
         self._on_error = on_error
         self.budget = budget or Budget(None)
         self._progress = progress
         self._cancelled = cancelled or Event()
         self._owner = uuid.uuid4().hex
-        self._readings = Readings(cells.task)
         self._queue: Attempts = queue.SimpleQueue()
-        n = len(cells.digests)
-        self.text_of = {name: np.full(n, -1, dtype=np.int32) for name in backends}
-        self.was_cached = {name: np.zeros(n, dtype=np.bool_) for name in backends}
-        self.tallies = {name: Tally() for name in backends}
-        self.paid_usd = np.zeros(n, dtype=np.float64)
-        self.errors: dict[int, str] = {}
+        self.book = Book(cells, backends, in_seconds=in_seconds)
         self.identities = {
             name: backend.identity(cells.task.labels) for name, backend in backends.items()
         }
@@ -140,18 +113,9 @@ class Exchange:
     asks_again = True
     """Whether the reference is asked again what it failed to answer earlier."""
 
-    @property
-    def texts(self) -> list[str]:
-        """Answer texts; `text_of` holds positions in this list."""
-        return self._readings.texts
-
     def price_of(self, model: str) -> Price:
         """What the model's tokens cost."""
         return self._backends[model].price
-
-    def error_texts(self, prompts: IntArray) -> dict[int, str]:
-        """Why each of these prompts has no answer."""
-        return {i: self.errors.get(i, "not asked: the budget is used up") for i in prompts.tolist()}
 
     def close(self) -> None:
         """Release what was made for this statement alone."""
@@ -188,16 +152,13 @@ class Exchange:
     def _fit(self, model: str, profile: Profile) -> None:
         """Train a learning model on all reference answers that are known."""
         known = np.flatnonzero(profile.codes(self._reference) >= 0)
-        texts = self.texts
-        answers = [texts[i] for i in self.text_of[self._reference][known].tolist()]
+        answers = self.book.answers_of(self._reference, known)
         if model not in self._forks:
             shared: LearningBackend = self._backends[model]  # type: ignore[assignment]
             # statements that run at the same time must not train each other's model
             self._forks[model] = self._backends[model] = shared.fork()
         self._forks[model].fit(self._cells.texts.take(pa.array(known)).to_pylist(), answers)
-        self._trained[model] = training_digest(
-            [self._cells.digests[i] for i in known.tolist()], answers
-        )
+        self._trained[model] = training_digest(self.book.digests_of(known.tolist()), answers)
 
     def _job(self, ask: Ask, profile: Profile) -> Job:
         """The prompts of an ask that are not in the ledger; those that are go to the profile."""
@@ -217,7 +178,7 @@ class Exchange:
         self._has_claimed = True
         mine = np.ones(job.todo.size, dtype=np.bool_)
         for start in range(0, job.todo.size, SLICE):
-            digests = [self._cells.digests[i] for i in job.todo[start : start + SLICE].tolist()]
+            digests = self.book.digests_of(job.todo[start : start + SLICE].tolist())
             others = self._ledger.claim(job.identity, digests, self._owner)
             if others:
                 mine[start : start + SLICE] = [d not in others for d in digests]
@@ -238,7 +199,7 @@ class Exchange:
         for start in range(0, prompts.size, SLICE):
             some = prompts[start : start + SLICE].tolist()
             stored = self._lookup(job.model, job.identity, some)
-            self._record_stored(job.model, stored, profile)
+            self._enter_stored(job.model, stored, profile)
             if stored:
                 found[start : start + SLICE] = [prompt in stored for prompt in some]
         return found
@@ -249,7 +210,7 @@ class Exchange:
         return self.identities[model] + (f" trained on {trained}" if trained else "")
 
     def _lookup(self, model: str, identity: int, prompts: list[int]) -> dict[int, Stored]:
-        digests = [self._cells.digests[i] for i in prompts]
+        digests = self.book.digests_of(prompts)
         found = self._ledger.lookup(identity, digests)
         if not found:
             return {}
@@ -261,12 +222,11 @@ class Exchange:
             if d in found and not (again and found[d].status != "ok")
         }
 
-    def _record_stored(self, model: str, stored: dict[int, Stored], profile: Profile) -> None:
+    def _enter_stored(self, model: str, stored: dict[int, Stored], profile: Profile) -> None:
         if stored:
-            prompts = list(stored)
-            self.tallies[model].cached += len(stored)
-            self.was_cached[model][prompts] = True
-            self._to_profile(model, prompts, list(stored.values()), profile)
+            failed = self.book.enter_stored(model, stored, profile)
+            for prompt in failed if model == self._reference else ():
+                self._reference_failed(prompt, stored[prompt])
 
     # --- requests in flight ------------------------------------------------------------------
 
@@ -285,7 +245,7 @@ class Exchange:
                         job.cancelled.set()  # what is in flight elsewhere is paid: let it end
             done += self._receive(jobs, profile, timeout_s=0.1)
             if self._progress:
-                self._progress(jobs[0].model, done, total, self.budget_spent)
+                self._progress(jobs[0].model, done, total, self.book.spent_usd)
             if self._has_claimed and time.monotonic() > next_renewal:
                 self._ledger.renew(self._owner)
                 next_renewal = time.monotonic() + LEASE_S / 3
@@ -296,11 +256,6 @@ class Exchange:
             raise CancelledError(
                 "the statement was interrupted; the answers that came back are kept."
             )
-
-    @property
-    def budget_spent(self) -> float:
-        """USD spent in this statement so far, failed attempts included."""
-        return sum(tally.cost_usd for tally in self.tallies.values())
 
     def _start(self, number: int, job: Job, profile: Profile) -> None:
         """Hand the next slice to the backend."""
@@ -359,12 +314,11 @@ class Exchange:
         tried = [
             (digests[prompt], a)
             for prompt, a in zip(prompts, attempts, strict=True)
-            if a.status not in _NOT_ASKED or a.cost_usd
+            if a.status not in NOT_ASKED or a.cost_usd
         ]
         if tried:
             self._ledger.record(self._run, job.identity, tried)
-        self.tallies[job.model].add(attempts)
-        np.add.at(self.paid_usd, prompts, [a.cost_usd for a in attempts])
+        self.book.count(job.model, prompts, attempts)
 
     def _settle(
         self, job: Job, prompts: list[int], attempts: list[Attempt], profile: Profile
@@ -372,41 +326,27 @@ class Exchange:
         """Take final attempts to the profile."""
         if any(a.status != "ok" for a in attempts):
             for prompt, a in zip(prompts, attempts, strict=True):
-                if a.status in _NOT_ASKED:
+                if a.status in NOT_ASKED:
                     self._stop(job, a)
                 elif a.final and a.status not in DELIVERED:
-                    self.errors[prompt] = a.error or a.status
+                    self.book.errors[prompt] = a.error or a.status
             kept = [
                 (prompt, a)
                 for prompt, a in zip(prompts, attempts, strict=True)
-                if a.final and a.status not in _NOT_ASKED
+                if a.final and a.status not in NOT_ASKED
             ]
             prompts, attempts = [prompt for prompt, _ in kept], [a for _, a in kept]
-        if attempts:
-            self._to_profile(job.model, prompts, attempts, profile)
-
-    def _to_profile(
-        self, model: str, prompts: list[int], answers: Sequence[Stored | Attempt], profile: Profile
-    ) -> None:
-        """Read raw answers and record them."""
-        raw = [a.text if a.status == "ok" else None for a in answers]
-        codes, texts = self._readings.read(raw)
-        at = np.array(prompts, dtype=np.int64)
-        self.text_of[model][at] = texts
-        costs = [a.seconds for a in answers] if self._in_seconds else [a.cost_usd for a in answers]
-        confidences = np.array([a.confidence for a in answers], dtype=np.float64)
-        has_confidence = not np.isnan(confidences).all()
-        profile.record(model, at, codes, np.array(costs), confidences if has_confidence else None)
-        failed = np.flatnonzero(codes == FAILED).tolist()
-        self.tallies[model].failed += len(failed)
-        if model == self._reference:
-            for k in failed:
-                self._reference_failed(prompts[k], answers[k].status, answers[k].text)
+        if not attempts:
+            return
+        failed = self.book.enter(job.model, prompts, attempts, profile)
+        for k in failed if job.model == self._reference else ():
+            self._reference_failed(prompts[k], attempts[k])
 
     # --- unhappy ends ------------------------------------------------------------------------
 
-    def _reference_failed(self, prompt: int, status: str, text: str | None) -> None:
-        message = self.errors.setdefault(prompt, _why(status, text, self._cells.task))
+    def _reference_failed(self, prompt: int, answer: Stored | Attempt) -> None:
+        status = answer.status
+        message = self.book.errors.setdefault(prompt, self.book.why(status, answer.text))
         if self._on_error == "error" and self._failure is None:
             kind = {"rate_limited": RateLimitError, "ok": AnswerFormatError}.get(
                 status, AnswerFormatError if status in DELIVERED else GatewayError
@@ -426,7 +366,7 @@ class Exchange:
         if attempt.status == "budget" and self.budget.exhausted:
             limit = self.budget.limit_usd or 0.0
             left = job.outstanding + job.todo.size - job.position
-            self._failure = BudgetError(limit, self.budget_spent, left)
+            self._failure = BudgetError(limit, self.book.spent_usd, left)
         else:
             self._failure = CancelledError("the statement was interrupted.")
         self.budget.halt()
@@ -447,15 +387,3 @@ def training_digest(digests: Sequence[bytes], answers: Sequence[str]) -> str:
     for d, answer in zip(digests, answers, strict=True):
         total.update(d + answer.encode("utf-8", "surrogatepass") + b"\0")
     return total.hexdigest()
-
-
-def _why(status: str, text: str | None, task: Task) -> str:
-    if status == "ok" and task.labels:
-        shown = repr((text or "")[:60])
-        return f"it answered {shown}, which is none of the labels {list(task.labels)}"
-    return {
-        "ok": f"its answer is no usable value ({(text or '')[:60]!r})",
-        "empty": "its answer is empty",
-        "cut": "its answer was cut off at the length limit (raise max_completion_tokens)",
-        "refused": "it refused to answer",
-    }.get(status, status)

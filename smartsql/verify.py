@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from smartsql.book import Cells
 from smartsql.errors import VerificationError
-from smartsql.exchange import Cells, Exchange, Job
+from smartsql.exchange import Exchange, Job
 from smartsql.executor import Outcome, run
 from smartsql.gateway import Allowance, Attempts, Price, Request
 from smartsql.ledger import Ledger, Statement, Stored
@@ -186,7 +187,7 @@ class _FromLedger(Exchange):
     def _work(self, jobs: list[Job], profile: Profile, total: int) -> None:
         for job in jobs:
             failed = self._ledger.failed(self._run, job.identity)
-            digests = [self._cells.digests[i] for i in job.todo.tolist()]
+            digests = self.book.digests_of(job.todo.tolist())
             missing = [d.hex() for d in digests if d not in failed]
             if missing:
                 raise VerificationError(
@@ -195,7 +196,7 @@ class _FromLedger(Exchange):
                 )
             answers = [Stored("failed", None, None, *failed[d]) for d in digests]
             if answers:
-                self._to_profile(job.model, job.todo.tolist(), answers, profile)
+                self.book.enter(job.model, job.todo.tolist(), answers, profile)
 
 
 class _Absent:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from smartsql.exchange import Cells
+from smartsql.book import Cells
 from smartsql.gateway import Backend, Request
 from smartsql.population import Population, as_halves, digest, digests
 from smartsql.profile import Problem

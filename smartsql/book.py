@@ -1,0 +1,137 @@
+"""The book of one statement: what was answered, by whom, at what cost, and what went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from smartsql.gateway import Attempt
+from smartsql.ledger import Stored
+from smartsql.profile import Profile
+from smartsql.readings import Readings
+from smartsql.tally import Tally
+from smartsql.tasks import Task
+from smartsql.types import FAILED, IntArray
+
+NOT_ASKED = frozenset({"budget", "cancelled"})
+"""Statuses of final attempts that were never sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """The distinct cells of a call, in the order of their digests.
+
+    So nothing that is decided later depends on how the table is stored.
+
+    Attributes:
+        texts: one text for each; string array of shape (n_prompts,).
+        task: how a cell becomes a prompt.
+        digests: of the rendered prompts, ascending; 16 bytes each.
+    """
+
+    texts: pa.Array
+    task: Task
+    digests: Sequence[bytes]
+
+
+class Book:
+    """What one statement knows of its prompts, beyond what policies see in the profile.
+
+    Args:
+        cells: what is asked.
+        models: names of all models.
+        in_seconds: costs are measured seconds instead of dollars.
+
+    Attributes:
+        text_of: for each model the position of its answer in `texts`, -1 where there is none;
+            shape (n_prompts,) each.
+        was_cached: for each model which answers were paid for earlier; shape (n_prompts,) each.
+        tallies: counts and costs by model.
+        paid_usd: money spent on each prompt in this statement; shape (n_prompts,).
+        errors: why a prompt has no answer.
+    """
+
+    def __init__(self, cells: Cells, models: Iterable[str], *, in_seconds: bool) -> None:
+        n = len(cells.digests)
+        self.cells = cells
+        self.in_seconds = in_seconds
+        self.tallies = {name: Tally() for name in models}
+        self.text_of = {name: np.full(n, -1, dtype=np.int32) for name in self.tallies}
+        self.was_cached = {name: np.zeros(n, dtype=np.bool_) for name in self.tallies}
+        self.paid_usd = np.zeros(n, dtype=np.float64)
+        self.errors: dict[int, str] = {}
+        self._readings = Readings(cells.task)
+
+    @property
+    def texts(self) -> list[str]:
+        """Answer texts; `text_of` holds positions in this list."""
+        return self._readings.texts
+
+    @property
+    def spent_usd(self) -> float:
+        """Money spent in this statement so far, failed attempts included."""
+        return sum(tally.cost_usd for tally in self.tallies.values())
+
+    def digests_of(self, prompts: Sequence[int]) -> list[bytes]:
+        """Digests of prompts."""
+        digests = self.cells.digests
+        return [digests[prompt] for prompt in prompts]
+
+    def answers_of(self, model: str, prompts: IntArray) -> list[str]:
+        """The texts that a model answered to prompts, all of which it has answered."""
+        texts = self.texts
+        return [texts[i] for i in self.text_of[model][prompts].tolist()]
+
+    def error_texts(self, prompts: IntArray) -> dict[int, str]:
+        """Why each of these prompts has no answer."""
+        return {i: self.errors.get(i, "not asked: the budget is used up") for i in prompts.tolist()}
+
+    def count(self, model: str, prompts: list[int], attempts: Sequence[Attempt]) -> None:
+        """Count attempts and what they cost."""
+        self.tallies[model].add(attempts)
+        np.add.at(self.paid_usd, prompts, [a.cost_usd for a in attempts])
+
+    def enter(
+        self, model: str, prompts: list[int], answers: Sequence[Stored | Attempt], profile: Profile
+    ) -> list[int]:
+        """Read raw answers and record them in the profile.
+
+        Returns:
+            Positions, in the arguments, of answers without a usable value.
+        """
+        raw = [a.text if a.status == "ok" else None for a in answers]
+        codes, texts = self._readings.read(raw)
+        at = np.array(prompts, dtype=np.int64)
+        self.text_of[model][at] = texts
+        costs = [a.seconds for a in answers] if self.in_seconds else [a.cost_usd for a in answers]
+        confidences = np.array([a.confidence for a in answers], dtype=np.float64)
+        has_confidence = not np.isnan(confidences).all()
+        profile.record(model, at, codes, np.array(costs), confidences if has_confidence else None)
+        failed: list[int] = np.flatnonzero(codes == FAILED).tolist()
+        self.tallies[model].failed += len(failed)
+        return failed
+
+    def enter_stored(self, model: str, stored: dict[int, Stored], profile: Profile) -> list[int]:
+        """Record answers that were paid for earlier; returns the prompts that failed then."""
+        prompts = list(stored)
+        self.tallies[model].cached += len(prompts)
+        self.was_cached[model][prompts] = True
+        failed = self.enter(model, prompts, list(stored.values()), profile)
+        return [prompts[k] for k in failed]
+
+    def why(self, status: str, text: str | None) -> str:
+        """Why an answer has no usable value, as a phrase."""
+        shown = repr((text or "")[:60])
+        if status == "ok" and self.cells.task.labels:
+            return (
+                f"it answered {shown}, which is none of the labels {list(self.cells.task.labels)}"
+            )
+        return {
+            "ok": f"its answer {shown} is no usable value",
+            "empty": "its answer is empty",
+            "cut": "its answer was cut off at the length limit (raise max_completion_tokens)",
+            "refused": "it refused to answer",
+        }.get(status, status)
