@@ -12,7 +12,6 @@ from smartsql import __version__
 from smartsql.exchange import Exchange
 from smartsql.executor import Outcome
 from smartsql.report import ModelReport, Report
-from smartsql.sql.protocol import Call
 from smartsql.types import BoolArray, IntArray
 from smartsql.work import Work, answers_digest, rows_digest
 
@@ -36,7 +35,7 @@ def without_answer(outcome: Outcome) -> BoolArray:
     return np.asarray((outcome.answered_by < 0) | ((outcome.answered_by == 0) & failed))
 
 
-def made_report(call: Call, work: Work, outcome: Outcome, exchange: Exchange) -> Report:
+def made_report(call: str, work: Work, outcome: Outcome, exchange: Exchange) -> Report:
     """The report of a call; the engine adds what it alone knows."""
     profile, plan = outcome.profile, outcome.plan
     weights, answered_by = work.weights, outcome.answered_by
@@ -45,11 +44,11 @@ def made_report(call: Call, work: Work, outcome: Outcome, exchange: Exchange) ->
     error_rows = int(weights[lost].sum())
     reference = work.models[0].name
     reference_spend = profile.mean_cost(reference) * weights.size
-    spend_usd = sum(tally.cost_usd for tally in exchange.book.tallies.values())
+    spend_usd = exchange.book.spent_usd
     spend_s = sum(tally.seconds for tally in exchange.book.tallies.values())
     task = work.cells.task
     return Report(
-        call=f"smart_llm({call.text})",
+        call=call,
         task=task.name,
         task_definition={"labels": list(task.labels), "equal": task.equal},
         rows=n_rows,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
 import os
-import weakref
 from threading import Lock
 from typing import Any
 
@@ -20,8 +20,18 @@ from smartsql.sql.barrier import Barrier
 from smartsql.sql.macros import install, installed
 
 _users: dict[Engine, int] = {}
-"""Open connections of each engine that this module made."""
+"""Open connections of each engine that this module made.
+
+A connection that is merely forgotten stays counted: a relation made on it may still be read.
+"""
 _lock = Lock()
+
+
+@atexit.register
+def _close_engines() -> None:
+    """Release models and ledgers of connections that nobody closed."""
+    for engine in list(_users):
+        engine.close()
 
 
 class Connection(session.Connection):
@@ -36,7 +46,7 @@ class Connection(session.Connection):
         super().__init__(connection, barrier)
         with _lock:
             _users[self.engine] = _users.get(self.engine, 0) + 1
-        self._leave = weakref.finalize(self, _release, self.engine)
+        self._is_open = True
 
     @property
     def reports(self) -> list[Report]:
@@ -46,7 +56,9 @@ class Connection(session.Connection):
     def close(self) -> None:
         """Close the connection, and with the last one of its engine models and ledger."""
         super().close()
-        self._leave()
+        if self._is_open:
+            self._is_open = False
+            _release(self.engine)
 
 
 def connect(

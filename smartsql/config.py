@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import platformdirs
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from smartsql.errors import ConfigError
 from smartsql.tasks import Equality, Task
 
 OPENAI_URL = "https://api.openai.com/v1"
 FILE_NAME = "smartsql.toml"
+ENV_PREFIX = "SMARTSQL_"
+FREE_VARIABLES = ("SMARTSQL_CONFIG", "SMARTSQL_TEST_")
+"""Variables (by how they begin) that are no settings."""
+MOST_SEED = 2**63 - 1
+"""The largest integer of the ledger."""
+NAME_OF_KEY = (
+    "api_key_env must be the NAME of an environment variable that holds the key, such as "
+    "OPENAI_API_KEY; the key itself does not belong in a configuration"
+)
 BUILT_IN_LADDER = ("gpt-6.1-sol", "gpt-6.1-terra", "gpt-6-luna")
 
 
@@ -29,7 +44,9 @@ class Model(BaseModel):
     callable over a list of texts). Keys are given by the name of an environment variable only.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), hide_input_in_errors=True
+    )
 
     name: str = Field(min_length=1)
     kind: Literal["openai", "llama_cpp", "learned", "python"] = "openai"
@@ -47,6 +64,14 @@ class Model(BaseModel):
     path: str | None = None
     function: str | Callable[[list[str]], Any] | None = None
     version: str = ""
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _is_name_of_variable(cls, value: str | None) -> str | None:
+        """A name; what may be a key is refused without being repeated."""
+        if value is not None and not re.fullmatch(r"(?!sk-)[A-Za-z_][A-Za-z0-9_]*", value):
+            raise ValueError(NAME_OF_KEY)
+        return value
 
 
 class TaskSettings(BaseModel):
@@ -72,7 +97,11 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="SMARTSQL_", env_nested_delimiter="__", extra="forbid", frozen=True
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
     )
 
     store: str = Field(default_factory=default_store)
@@ -80,7 +109,7 @@ class Settings(BaseSettings):
     on_budget: Literal["error", "null"] = "error"
     on_error: Literal["error", "null"] = "error"
     max_in_flight: int = Field(default=256, ge=1)
-    seed: int | None = Field(default=None, ge=0)
+    seed: int | None = Field(default=None, ge=0, le=MOST_SEED)
     default_task: str | None = None
     models: tuple[Model, ...] = ()
     tasks: dict[str, TaskSettings] = Field(default_factory=dict)
@@ -142,10 +171,16 @@ def load(config: Config | None = None, **arguments: Any) -> Settings:
         path = find_file(config)
         values = _read_toml(path) if path else {}
     given = {key: value for key, value in arguments.items() if value is not None}
+    below = _below_environment(values)
     try:
-        settings = Settings(**{**_below_environment(values), **given})
+        settings = Settings(**{**below, **given})
+    except SettingsError as error:
+        raise ConfigError(_not_json(error)) from None
     except ValidationError as error:
-        raise ConfigError(_explain(error, path)) from None
+        in_file = f" in {str(path)!r}" if path else ""
+        sources = {**_environment(), **dict.fromkeys(below, in_file), **dict.fromkeys(given, "")}
+        raise ConfigError(_explain(error, sources)) from None
+    _check_environment(settings)
     if not settings.models:
         settings = settings.model_copy(update={"models": _built_in_ladder()})
     _check(settings)
@@ -154,16 +189,44 @@ def load(config: Config | None = None, **arguments: Any) -> Settings:
 
 def _below_environment(values: dict[str, Any]) -> dict[str, Any]:
     """The values of the file that no environment variable overrides."""
-    overridden = {
-        name.removeprefix("SMARTSQL_").split("__")[0].lower()
-        for name in os.environ
-        if name.startswith("SMARTSQL_")
-    }
+    overridden = _environment()
     return {
         key: value
         for key, value in values.items()
         if key not in overridden or key in ("models", "tasks")
     }
+
+
+def _environment() -> dict[str, str]:
+    """Where settings of the environment come from: " in the environment variable X" by key."""
+    return {
+        name.upper().removeprefix(ENV_PREFIX).split("__")[0].lower(): (
+            f" in the environment variable {name}"
+        )
+        for name in sorted(os.environ)
+        if name.upper().startswith(ENV_PREFIX) and not name.upper().startswith(FREE_VARIABLES)
+    }
+
+
+def _check_environment(settings: Settings) -> None:
+    """A variable that looks like a setting is one, or holds the key of a model."""
+    keys = {model.api_key_env for model in settings.models}
+    for key, where in _environment().items():
+        variable = where.split()[-1]
+        if key not in Settings.model_fields and variable not in keys:
+            known = [ENV_PREFIX + name.upper() for name in Settings.model_fields]
+            raise ConfigError(
+                f"the environment variable {variable} is no setting of smartsql. "
+                + _did_you_mean(ENV_PREFIX + key.upper(), known)
+                + "Unset it if it is not needed."
+            )
+
+
+def _not_json(error: SettingsError) -> str:
+    """What is wrong with a variable whose value must be JSON; the value may hold a secret."""
+    field = re.search(r'field "(\w+)"', str(error))
+    name = ENV_PREFIX + field[1].upper() if field else f"a variable {ENV_PREFIX}..."
+    return f"the environment variable {name} does not hold JSON: {error.__cause__ or error}"
 
 
 def find_file(config: str | os.PathLike[str] | None) -> Path | None:
@@ -251,17 +314,24 @@ def _check_model(model: Model) -> None:
         raise ConfigError(f"model {model.name!r} has one price only; set {missing} too.")
 
 
-def _explain(error: ValidationError, path: Path | None) -> str:
-    where = f" in {str(path)!r}" if path else ""
+def _explain(error: ValidationError, sources: dict[str, str]) -> str:
+    """All problems, each with where the value came from; nothing that may hold a key is shown."""
     lines = []
     for problem in error.errors(include_url=False, include_context=False):
         place = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
+        where = sources.get(str(problem["loc"][0]), "") if problem["loc"] else ""
+        value = problem["input"]
+        if "api_key_env" in problem["loc"]:
+            lines.append(f"{place!r}{where}: {NAME_OF_KEY}")
+        elif problem["type"] == "missing":
+            lines.append(f"{place!r}{where} is missing")
+        elif problem["type"] == "extra_forbidden":
             key = str(problem["loc"][-1])
             known = _known_keys(problem["loc"])
             lines.append(f"unknown key {place!r}{where}. {_did_you_mean(key, known)}".strip())
         else:
-            lines.append(f"{place!r}{where} is {problem['input']!r}: {problem['msg']}")
+            shown = f"a {type(value).__name__}" if isinstance(value, (dict, list)) else repr(value)
+            lines.append(f"{place!r}{where} is {shown}: {problem['msg']}")
     return "; ".join(lines)
 
 

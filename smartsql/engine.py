@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import secrets
 import time
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,7 +24,7 @@ from smartsql.executor import Outcome, run
 from smartsql.gateway import Backend
 from smartsql.ledger import Ledger, Statement
 from smartsql.profile import Profile
-from smartsql.report import Report
+from smartsql.report import INCOMPLETE, Report
 from smartsql.types import Ask, IntArray, Plan, Requirement
 from smartsql.work import Work, prepare
 
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
     from smartsql.policies import Policy
     from smartsql.preview import Preview
     from smartsql.sql.protocol import Call
+
+
+REMEMBERED_STATEMENTS = 1000
+"""Statements whose budgets are remembered; a later call of an older one would get a new one."""
 
 
 class _RareCollections:
@@ -94,9 +99,9 @@ class Engine:
         self.history: list[Report] = []
         self.progress = progress
         self._policy = policy
-        self._cancelled = Event()
         self._lock = Lock()
-        self._running = 0
+        self._running: dict[Event, int | None] = {}
+        self._budgets: OrderedDict[int | None, Budget] = OrderedDict()
 
     def answer(self, call: Call, prompts: pa.Array, weights: IntArray) -> Answered:
         """Answer the distinct prompts of a call.
@@ -111,10 +116,10 @@ class Engine:
             ConfigError: unknown task.
             GatewayError, BudgetError, CancelledError, LedgerError: see `Exchange.fulfil`.
         """
-        with self._in_progress():
+        with self._in_progress(call) as cancelled:
             started = datetime.now(UTC), time.perf_counter()
             work = self.prepare(call, prompts, weights)
-            return self._run(call, work, *started)
+            return self._run(call, work, cancelled, *started)
 
     def prepare(self, call: Call, prompts: pa.Array, weights: IntArray) -> Work:
         """Everything about a call that is known before anything is asked."""
@@ -136,9 +141,12 @@ class Engine:
             at_once=self.settings.max_in_flight if self.settings.reference.kind == "openai" else 1,
         )
 
-    def cancel(self) -> None:
-        """End the calls that are running; what came back is kept."""
-        self._cancelled.set()
+    def cancel(self, connection: int | None = None) -> None:
+        """End the calls that a connection is running, or all; what came back is kept."""
+        with self._lock:
+            for cancelled, running in self._running.items():
+                if connection is None or running == connection:
+                    cancelled.set()
 
     @property
     def policy(self) -> Policy:
@@ -174,20 +182,30 @@ class Engine:
         self.store.close()
 
     @contextmanager
-    def _in_progress(self) -> Iterator[None]:
-        """A cancel ends the calls that run now, not the next one."""
+    def _in_progress(self, call: Call) -> Iterator[Event]:
+        """A call that `cancel` can end."""
+        cancelled = Event()
         with self._lock:
-            if self._running == 0:
-                self._cancelled.clear()
-            self._running += 1
+            self._running[cancelled] = call.connection
         try:
             with RARE_COLLECTIONS:
-                yield
+                yield cancelled
         finally:
             with self._lock:
-                self._running -= 1
+                del self._running[cancelled]
 
-    def _run(self, call: Call, work: Work, started_at: datetime, clock: float) -> Answered:
+    def _budget(self, call: Call) -> Budget:
+        """The money of the statement that a call stands in; its calls share it."""
+        if call.statement is None:
+            return Budget(self.settings.budget_usd)
+        with self._lock:
+            while len(self._budgets) >= REMEMBERED_STATEMENTS:
+                self._budgets.popitem(last=False)
+            return self._budgets.setdefault(call.statement, Budget(self.settings.budget_usd))
+
+    def _run(
+        self, call: Call, work: Work, cancelled: Event, started_at: datetime, clock: float
+    ) -> Answered:
         names = [model.name for model in work.models]
         key = self._key(work)
         statement = self.store.statement(key, self._statement(work))
@@ -196,27 +214,29 @@ class Engine:
         exchange = Exchange(
             work.cells,
             {name: self.backends[name] for name in names},
+            dict(zip(names, work.identities, strict=True)),
             self.store,
             run_id,
             reference=names[0],
             in_seconds=work.unit == "s",
             on_error=self.settings.on_error,
-            budget=Budget(self.settings.budget_usd),
+            budget=self._budget(call),
             progress=self.progress,
-            cancelled=self._cancelled,
+            cancelled=cancelled,
         )
         source = _Timed(exchange)
         problem = work.problem(statement.seed)
+        strategy = self.policy.name
         try:
             outcome = run(self.policy, problem, source)
         except BudgetError as error:
             if self.settings.on_budget == "error" or source.profile is None:
                 raise
-            outcome = _what_is_known(source.profile, str(error))
+            outcome, strategy = _what_is_known(source.profile, str(error)), INCOMPLETE
         finally:
             exchange.close()
         elapsed = time.perf_counter() - clock
-        report = made_report(call, work, outcome, exchange)
+        report = made_report(f"smart_llm({call.text})", work, outcome, exchange)
         report = replace(
             report,
             seed=statement.seed,
@@ -225,7 +245,7 @@ class Engine:
             decide_s=round(elapsed - source.seconds, 3),
             run=run_id,
             statement=key.hex(),
-            strategy=self.policy.name,
+            strategy=strategy,
             store=self.store.path,
         )
         self.store.end_run(run_id, report.to_json())
@@ -234,9 +254,7 @@ class Engine:
 
     def _key(self, work: Work) -> bytes:
         """Key of the statement; see `Work.key`."""
-        labels = work.cells.task.labels
-        identities = [self.backends[model.name].identity(labels) for model in work.models]
-        return work.key(identities, self.policy.name, self.settings.seed)
+        return work.key(self.policy.name, self.settings.seed)
 
     def _statement(self, work: Work) -> Statement:
         configured = self.settings.seed

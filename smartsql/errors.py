@@ -61,11 +61,14 @@ class IncompleteSetError(QueryError):
 class BudgetError(SmartSQLError):
     """The money for this statement is used up; all that was paid for is kept."""
 
-    def __init__(self, budget_usd: float, spent_usd: float, missing: int) -> None:
+    def __init__(
+        self, budget_usd: float, spent_usd: float, missing: int, next_usd: float = 0.0
+    ) -> None:
         super().__init__(
             f"budget of ${budget_usd:.6g} reached: ${spent_usd:.6g} spent, {missing} calls left "
-            f"unasked. Every paid answer is kept; run the statement again with a larger budget "
-            f"(--budget or budget_usd) and it goes on from here."
+            f"unasked, the next of which may cost up to ${next_usd:.3g} (less if its parameters "
+            f"limit max_completion_tokens). Every paid answer is kept; run the statement again "
+            f"with a larger budget (--budget or budget_usd) and it goes on from here."
         )
         self.budget_usd = budget_usd
         self.spent_usd = spent_usd

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import queue
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Event
@@ -19,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from smartsql.book import NOT_ASKED, Book, Cells
-from smartsql.budget import Budget
+from smartsql.budget import Budget, Gate
 from smartsql.errors import (
     AnswerFormatError,
     BudgetError,
@@ -29,7 +28,7 @@ from smartsql.errors import (
     SmartSQLError,
 )
 from smartsql.gateway import DELIVERED, Attempt, Attempts, Backend, LearningBackend, Price, Request
-from smartsql.ledger import LEASE_S, Ledger, Stored
+from smartsql.ledger import LEASE_S, Ledger, Stored, new_owner
 from smartsql.profile import Profile
 from smartsql.types import Ask, BoolArray, IntArray
 
@@ -40,7 +39,12 @@ SLICE = 32_768
 """Requests handed to a backend at once; bounds the memory of a large statement."""
 _MODEL_BIT = 40
 _PROMPT_MASK = (1 << _MODEL_BIT) - 1
-_PATIENCE_S = 15.0
+GRACE_S = 0.5
+"""How long paid calls in flight may still end after an interrupt."""
+PATIENCE_S = 15.0
+"""How long cancelled calls may take to say so."""
+TRAINED = " trained on "
+"""Stands between the identity of a learning model and the digest of its training set."""
 POLL_S = 0.05
 """How often the answers of others are looked for."""
 
@@ -69,6 +73,7 @@ class Exchange:
     Args:
         cells: what is asked.
         backends: the models by name; the reference among them.
+        identities: under which their answers are kept, by name.
         reference: name of the reference model.
         in_seconds: costs are measured seconds instead of dollars.
         on_error: "error" stops at the first row that the reference fails for good.
@@ -80,6 +85,7 @@ class Exchange:
         self,
         cells: Cells,
         backends: Mapping[str, Backend],
+        identities: Mapping[str, str],
         ledger: Ledger,
         run: int,
         *,
@@ -97,15 +103,13 @@ class Exchange:
         self._run = run
         self._reference = reference
         self._on_error = on_error
-        self.budget = budget or Budget(None)
+        self._gate = Gate(budget or Budget(None))
         self._progress = progress
         self._cancelled = cancelled or Event()
-        self._owner = uuid.uuid4().hex
+        self._owner = new_owner()
         self._queue: Attempts = queue.SimpleQueue()
         self.book = Book(cells, backends, in_seconds=in_seconds)
-        self.identities = {
-            name: backend.identity(cells.task.labels) for name, backend in backends.items()
-        }
+        self.identities = dict(identities)
         self._trained: dict[str, str] = {}
         self._failure: SmartSQLError | None = None
         self._has_claimed = False
@@ -164,8 +168,8 @@ class Exchange:
         """The prompts of an ask that are not in the ledger; those that are go to the profile."""
         identity = self._ledger.identity(ask.model, self.identity_of(ask.model))
         job = Job(ask.model, identity, np.sort(ask.prompts), Event())
-        known, version = self._take_stored(job, job.todo, profile), self._ledger.version()
-        job.todo = job.todo[~known]
+        version = self._ledger.version()
+        job.todo = job.todo[~self._take_stored(job, job.todo, profile)]
         if self._backends[ask.model].claims:
             self._claim(job)
             # between our lookup and our claim another owner may have paid and let go
@@ -175,6 +179,8 @@ class Exchange:
 
     def _claim(self, job: Job) -> None:
         """Keep those prompts to do that nobody else is asking right now."""
+        if not self._has_claimed:
+            self._ledger.reap()
         self._has_claimed = True
         mine = np.ones(job.todo.size, dtype=np.bool_)
         for start in range(0, job.todo.size, SLICE):
@@ -188,6 +194,7 @@ class Exchange:
     def _take_over(self, job: Job, profile: Profile) -> None:
         """See what became of the prompts that others were asking."""
         waiting = job.elsewhere[~self._take_stored(job, job.elsewhere, profile)]
+        self._ledger.reap()
         later = Job(job.model, job.identity, waiting, job.cancelled)
         self._claim(later)
         job.elsewhere, job.position = later.elsewhere, 0
@@ -207,7 +214,7 @@ class Exchange:
     def identity_of(self, model: str) -> str:
         """The identity under which a model's answers are stored now."""
         trained = self._trained.get(model)
-        return self.identities[model] + (f" trained on {trained}" if trained else "")
+        return self.identities[model] + (TRAINED + trained if trained else "")
 
     def _lookup(self, model: str, identity: int, prompts: list[int]) -> dict[int, Stored]:
         digests = self.book.digests_of(prompts)
@@ -272,7 +279,7 @@ class Exchange:
             self._cells.task.labels,
             self._queue,
             job.cancelled,
-            self.budget,
+            self._gate,
         )
 
     def _requests(self, number: int, prompts: list[int]) -> list[Request]:
@@ -328,7 +335,7 @@ class Exchange:
             for prompt, a in zip(prompts, attempts, strict=True):
                 if a.status in NOT_ASKED:
                     self._stop(job, a)
-                elif a.final and a.status not in DELIVERED:
+                elif a.final and a.status not in DELIVERED and job.model == self._reference:
                     self.book.errors[prompt] = a.error or a.status
             kept = [
                 (prompt, a)
@@ -358,27 +365,33 @@ class Exchange:
                 model=self._reference,
                 retryable=status not in (*DELIVERED, "rejected"),
             )
-            self.budget.halt()
+            self._gate.halt()
 
     def _stop(self, job: Job, attempt: Attempt) -> None:
         if self._failure is not None:
             return
-        if attempt.status == "budget" and self.budget.exhausted:
-            limit = self.budget.limit_usd or 0.0
+        budget = self._gate.budget
+        if attempt.status == "budget" and budget.refused_usd is not None:
             left = job.outstanding + job.todo.size - job.position
-            self._failure = BudgetError(limit, self.book.spent_usd, left)
+            self._failure = BudgetError(
+                budget.limit_usd or 0.0, budget.spent_usd, left, budget.refused_usd
+            )
         else:
             self._failure = CancelledError("the statement was interrupted.")
-        self.budget.halt()
+        self._gate.halt()
 
     def _abandon(self, jobs: list[Job], profile: Profile) -> None:
-        """Cancel what is in flight and keep what comes back."""
-        self.budget.halt()
+        """Let what is in flight end for a moment, cancel the rest, keep what comes back."""
+        self._gate.halt()
+        grace = time.monotonic() + GRACE_S
         for job in jobs:
-            job.cancelled.set()
-        deadline = time.monotonic() + _PATIENCE_S
-        while any(job.outstanding for job in jobs) and time.monotonic() < deadline:
-            self._receive(jobs, profile, timeout_s=0.1)
+            if self._backends[job.model].price.is_free:
+                job.cancelled.set()
+        while any(job.outstanding for job in jobs) and time.monotonic() < grace + PATIENCE_S:
+            if time.monotonic() >= grace:
+                for job in jobs:
+                    job.cancelled.set()
+            self._receive(jobs, profile, timeout_s=0.05)
 
 
 def training_digest(digests: Sequence[bytes], answers: Sequence[str]) -> str:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sqlite3
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from smartsql.types import IntArray
 
 SCHEMA_VERSION = 1
 LEASE_S = 60.0
+"""How long a claim of a process on another machine holds without renewal."""
 
 _SCHEMA = """
 CREATE TABLE identities (id INTEGER PRIMARY KEY, model TEXT NOT NULL,
@@ -144,6 +147,11 @@ class Ledger:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
+            if "not a database" in str(error):
+                raise LedgerError(
+                    f"{self.path!r} is not a ledger: {error}. It was left alone; set store (or "
+                    f"SMARTSQL_STORE) to another file."
+                ) from error
             raise LedgerError(
                 f"cannot {what} the store of paid answers {self.path!r}: {error}. Nothing more is "
                 f"asked, since an answer that cannot be kept would be paid for again. Make the "
@@ -201,7 +209,7 @@ class Ledger:
         with self._lock, self._guard("read"):
             rows = self._db.execute(
                 "SELECT prompt, cost_usd, seconds FROM failures "
-                "WHERE run = ? AND identity = ? AND final AND error IS NOT 'superseded'",
+                "WHERE run = ? AND identity = ? AND final AND status <> 'ok'",
                 (run, identity),
             )
             return {row[0]: (row[1], row[2]) for row in rows}
@@ -286,6 +294,15 @@ class Ledger:
                 others.update(row[0] for row in rows)
             return others
 
+    def reap(self) -> None:
+        """End the claims of processes of this machine that are gone, and those that expired."""
+        with self._lock, self._guard("write"):
+            owners = self._db.execute("SELECT owner, max(until) FROM claims GROUP BY owner")
+            now = time.time()
+            gone = [owner for owner, until in owners if until < now or not is_alive(owner)]
+            for owner in gone:
+                self._db.execute("DELETE FROM claims WHERE owner = ?", (owner,))
+
     def renew(self, owner: str) -> None:
         """Extend all leases of an owner."""
         with self._lock, self._guard("write"):
@@ -343,6 +360,23 @@ class Ledger:
         with self._lock, self._guard("write"):
             self._db.execute("UPDATE runs SET report = ? WHERE id = ?", (report, run))
 
+    def totals_of_run(self, run: int) -> dict[str, tuple[int, float]]:
+        """By identity: answers delivered in a run, and dollars spent."""
+        delivered = ", ".join(f"'{status}'" for status in sorted(DELIVERED))
+        with self._lock, self._guard("read"):
+            rows = self._db.execute(
+                f"SELECT i.identity, sum(status IN ({delivered})), total(cost_usd) "
+                "FROM attempts a JOIN identities i ON i.id = a.identity WHERE run = ? GROUP BY 1",
+                (run,),
+            )
+            return {row[0]: (row[1], row[2]) for row in rows}
+
+    def report_of_run(self, run: int) -> str | None:
+        """The report that was kept of a run."""
+        with self._lock, self._guard("read"):
+            row = self._db.execute("SELECT report FROM runs WHERE id = ?", (run,)).fetchone()
+        return None if row is None else row[0]
+
     def has_report(self, statement: bytes) -> bool:
         """Whether a run of the statement was finished."""
         with self._lock, self._guard("read"):
@@ -386,6 +420,25 @@ class Ledger:
                 "total(cost_usd), total(seconds) "
                 "FROM attempts JOIN identities ON identities.id = attempts.identity GROUP BY model"
             ).fetchall()
+
+
+def new_owner() -> str:
+    """A name for claims that tells whose they are: machine, process, and a number of its own."""
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
+
+
+def is_alive(owner: str) -> bool:
+    """Whether the process behind claims may still run; True for those on other machines."""
+    host, _, rest = owner.rpartition(":")[0].rpartition(":")
+    if host != socket.gethostname() or not rest.isdigit():
+        return True
+    try:
+        os.kill(int(rest), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _grouped(prompts: Sequence[bytes]) -> Iterator[tuple[Sequence[bytes], str]]:

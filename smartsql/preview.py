@@ -138,8 +138,8 @@ def preview(
 def _model(
     work: Work, position: int, backend: Backend, store: Ledger, totals: Mapping[str, Total]
 ) -> ModelPreview:
-    candidate, labels = work.models[position], work.cells.task.labels
-    identity = store.identity(candidate.name, backend.identity(labels))
+    candidate = work.models[position]
+    identity = store.identity(candidate.name, work.identities[position])
     paid = store.lookup(identity, work.cells.digests)
     _, calls, *_, seconds = totals.get(candidate.name, (candidate.name, 0, 0, 0, 0.0, 0.0))
     measured = seconds / calls if calls else None

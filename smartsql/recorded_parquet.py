@@ -109,7 +109,7 @@ class _Lines:
         costs, means = self._costs()
         confidences: dict[str, FloatArray] = {}
         if "confidence" in self.table.column_names:
-            recorded = self._by_model(_numbers(self.table, "confidence"), np.nan)
+            recorded = self._by_model(self._confidences(), np.nan)
             confidences = {m: c for m, c in recorded.items() if not np.isnan(c).all()}
         return Recording(
             tuple(self.models),
@@ -149,6 +149,17 @@ class _Lines:
             cost[np.isnan(cost)] = mean
             means[model] = total(cost) / cost.size
         return costs, means
+
+    def _confidences(self) -> FloatArray:
+        """The confidence of each line, NaN where unknown."""
+        values = _numbers(self.table, "confidence")
+        bad = np.flatnonzero((values < 0) | (values > 1))
+        if bad.size:
+            raise RecordingError(
+                f"confidence is {values[bad[0]]} for model {self.models[self.place[bad[0]]]!r}, "
+                f"row {self.row_ids[self.row[bad[0]]]!r}; a confidence is from 0 to 1, or null."
+            )
+        return values
 
     def _of_row(self, name: str, values: Any) -> Any:
         """A value that all lines of a row must share."""
@@ -226,8 +237,9 @@ def _read(path: Path, dataset: str | None) -> Any:
             )
         table = pq.read_table(path, columns=[c for c in REQUIRED + OPTIONAL if c in present])
     except (OSError, pa.ArrowException) as error:
+        said = str(error).rstrip(".")
         raise RecordingError(
-            f"cannot read {path} as a Parquet file: {error}. Recorded answers are one Parquet "
+            f"cannot read {path} as a Parquet file: {said}. Recorded answers are one Parquet "
             f"file with the columns {', '.join(REQUIRED)}."
         ) from error
     if dataset is not None:
@@ -266,12 +278,13 @@ def _numbers(table: Any, name: str) -> FloatArray:
     """A column as floats, NaN for null."""
     import pyarrow as pa
 
-    try:
-        numbers = table[name].cast(pa.float64())
-    except pa.ArrowException as error:
+    kind = table[name].type
+    is_number = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_null)
+    if not any(check(kind) for check in is_number):
         raise RecordingError(
-            f"column {name} holds {table[name].type}, which are not numbers: {error}"
-        ) from error
+            f"column {name} holds {kind}, not numbers; cast it to DOUBLE when the file is written."
+        )
+    numbers = table[name].cast(pa.float64(), safe=False)  # a large integer may lose its last digits
     return np.asarray(numbers.to_numpy(), dtype=np.float64)
 
 

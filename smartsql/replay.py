@@ -47,8 +47,8 @@ def replay(
 
     Args:
         path, reference, models, dataset: see `smartsql.recorded_parquet.load`.
-        deltas, gamma: requirements; one run for each delta.
-        strategies: names that `strategy` knows.
+        deltas, gamma: requirements; one run for each delta. One that is repeated runs once.
+        strategies: names that `strategy` knows; one that is repeated runs once.
         seeds, first_seed: number of random orders, and the first one's seed.
         jobs: processes that share the runs; the results and their order do not depend on it.
 
@@ -91,12 +91,13 @@ def replay_recording(
             f"reference model {recording.reference!r} costs nothing in the recording, so no cost "
             f"ratio exists. Give its lines a cost_usd above 0 (seconds will do)."
         )
-    for name in strategies:
+    names = list(dict.fromkeys(strategies))
+    for name in names:
         strategy(name, recording)
-    requirements = [Requirement(delta, gamma) for delta in deltas]
+    requirements = [Requirement(delta, gamma) for delta in dict.fromkeys(deltas)]
     cases = [
         Case(name, requirement, seed)
-        for name in strategies
+        for name in names
         for requirement in requirements
         for seed in range(first_seed, first_seed + seeds)
     ]

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 FORMAT = 1
+INCOMPLETE = "incomplete"
+"""Strategy of a report whose money ran out: only reference answers, no decision to check."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,16 +130,17 @@ class Report:
 
     def bill(self) -> str:
         """One line: rows, spend against reference-only, the promise."""
-        saved = f", {self.saved:.0%} saved" if self.reference_spend else ""
+        saved = f", {self.saved:z.0%} saved" if self.reference_spend else ""
         return (
-            f"smart: {self.rows:,} rows, {self.money(self.spend)} "
+            f"smart: {counted(self.rows, 'row')}, {self.money(self.spend)} "
             f"(reference only: {self.money(self.reference_spend)}{saved}); {self.promise()}"
         )
 
     def promise(self) -> str:
         """What is promised, as a phrase."""
         if self.error_rows:
-            return f"{self.error_rows:,} rows have no answer and count as different"
+            have, count = ("has", "counts") if self.error_rows == 1 else ("have", "count")
+            return f"{counted(self.error_rows, 'row')} {have} no answer and {count} as different"
         if self.assigned_rows == 0:
             return "every answer is the reference model's"
         return (
@@ -149,7 +152,7 @@ class Report:
         """The report for people: (what, value)."""
         return [
             ("call", self.call + (f" with task {self.task!r}" if self.task else "")),
-            ("rows", f"{self.rows:,} ({self.prompts:,} distinct prompts)"),
+            ("rows", f"{self.rows:,} ({counted(self.prompts, 'distinct prompt')})"),
             (
                 "asked for",
                 f"at most {100 * self.delta:.4g} % differ, {100 * self.gamma:.4g} % sure",
@@ -158,10 +161,10 @@ class Report:
             (
                 "spend",
                 f"{self.money(self.spend)} of {self.money(self.reference_spend)} for the "
-                f"reference alone: {self.saved:.1%} saved",
+                f"reference alone: {self.saved:z.1%} saved",
             ),
-            ("pilot, audit", f"{self.pilot_rows:,} and {self.audited_rows:,} rows"),
-            ("answered by", "; ".join(f"{m.name}: {m.rows:,} rows" for m in self.models)),
+            ("pilot, audit", f"{self.pilot_rows:,} and {counted(self.audited_rows, 'row')}"),
+            ("answered by", "; ".join(f"{m.name}: {counted(m.rows, 'row')}" for m in self.models)),
             (
                 "calls",
                 "; ".join(
@@ -197,6 +200,11 @@ class Report:
 
     def _repr_html_(self) -> str:
         return self.to_html()
+
+
+def counted(n: int, what: str) -> str:
+    """A number of things: "1 row", "2,000 rows"."""
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
 
 
 def format_cost(value: float, unit: str) -> str:

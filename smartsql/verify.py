@@ -7,6 +7,7 @@ single answer that was changed, removed or invented leads elsewhere or is missed
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Event
@@ -15,20 +16,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from smartsql.accounts import made_report
 from smartsql.book import Cells
 from smartsql.errors import VerificationError
-from smartsql.exchange import Exchange, Job
-from smartsql.executor import Outcome, run
+from smartsql.exchange import TRAINED, Exchange, Job
+from smartsql.executor import run
 from smartsql.gateway import Allowance, Attempts, Price, Request
 from smartsql.ledger import Ledger, Statement, Stored
 from smartsql.policies import Policy
 from smartsql.policies.reference import Reference
 from smartsql.population import DIGEST_BYTES
 from smartsql.profile import Profile
-from smartsql.report import Report, report_from_dict
+from smartsql.report import INCOMPLETE, Report, report_from_dict
 from smartsql.tasks import Task
 from smartsql.types import Candidate, Requirement
-from smartsql.work import Work, answers_digest, rows_digest
+from smartsql.work import Work, rows_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +58,15 @@ def verify(report: dict[str, Any], ledger: Ledger) -> list[Check]:
             f"the ledger {ledger.path!r} holds no statement {said.statement}; the report was made "
             f"with {said.store!r} (give it with --store)."
         )
-    checks = [_rows(said, statement), _seed(said, statement), _spend(said, ledger)]
-    if not all(check.holds for check in checks[:2]):
+    checks = [_rows(said, statement), _seed(said, statement), *_spend(said, ledger)]
+    checks.append(_as_kept(report, said, ledger))
+    if said.strategy == INCOMPLETE or not all(check.holds for check in checks[:2]):
         return checks
     try:
-        outcome = _again(said, statement, ledger)
+        again = _again(said, statement, ledger)
     except VerificationError as error:
         return [*checks, Check("answers", False, str(error))]
-    return [*checks, *_decisions(said, outcome, statement), *_certificate(said)]
+    return [*checks, *_decisions(said, again), *_certificate(said)]
 
 
 def _equal(what: str, said: object, found: object) -> Check:
@@ -87,16 +90,46 @@ def _seed(said: Report, statement: Statement) -> Check:
     return _equal("seed of the order", said.seed, statement.seed)
 
 
-def _spend(said: Report, ledger: Ledger) -> Check:
+def _spend(said: Report, ledger: Ledger) -> list[Check]:
+    """What the run cost, in all and by model, as the ledger has it."""
     _, usd, seconds = ledger.spend_of_run(said.run)
-    found = usd if said.unit == "usd" else seconds
-    holds = bool(np.isclose(found, said.spend, rtol=1e-6, atol=1e-9))
-    detail = said.money(found) if holds else f"report {said.spend!r}, ledger {found!r}"
-    return Check("spend of the run", holds, detail)
+    totals = ledger.totals_of_run(said.run)
+    trained = {m.identity: m.name for m in said.models}
+    found = {m.name: [0, 0.0] for m in said.models}
+    for identity, (calls, cost) in totals.items():
+        name = trained.get(identity.partition(TRAINED)[0])
+        if name is not None:
+            found[name][0] += calls
+            found[name][1] += cost
+    return [
+        _close("spend of the run", said.spend, usd if said.unit == "usd" else seconds),
+        _close("dollars of the run", said.spend_usd, usd),
+        _equal("calls of the run", [m.calls for m in said.models], [c for c, _ in found.values()]),
+        *(
+            _close(f"dollars for {m.name}", m.cost_usd, found[m.name][1])
+            for m in said.models
+            if m.cost_usd or found[m.name][1]
+        ),
+    ]
 
 
-def _again(said: Report, statement: Statement, ledger: Ledger) -> Outcome:
-    """The whole procedure, with the ledger as the only source."""
+def _close(what: str, said: float, found: float) -> Check:
+    """Equal up to the rounding of a sum."""
+    holds = bool(np.isclose(found, said, rtol=1e-6, atol=1e-9))
+    detail = f"{found:.6g}" if holds else f"the report says {said!r}, the ledger {found!r}"
+    return Check(what, holds, detail)
+
+
+def _as_kept(report: dict[str, Any], said: Report, ledger: Ledger) -> Check:
+    """The ledger keeps a copy of each report."""
+    kept = ledger.report_of_run(said.run)
+    holds = kept is not None and _same(json.loads(kept), report)
+    detail = "equal to the copy in the ledger" if holds else "differs from the ledger's copy"
+    return Check("the report itself", holds, detail)
+
+
+def _again(said: Report, statement: Statement, ledger: Ledger) -> Report:
+    """The report to which the whole procedure leads, with the ledger as the only source."""
     raw = statement.prompts
     digests = [raw[i : i + DIGEST_BYTES] for i in range(0, len(raw), DIGEST_BYTES)]
     definition = said.task_definition
@@ -105,18 +138,23 @@ def _again(said: Report, statement: Statement, ledger: Ledger) -> Outcome:
     requirement = Requirement(said.delta, said.gamma)
     models = tuple(Candidate(m.name, m.expected_cost, m.learns) for m in said.models)
     order = np.arange(len(digests), dtype=np.int64)
-    work = Work(requirement, cells, raw, order, statement.weights, models, said.unit, ())
+    identities = {m.name: m.identity for m in said.models}
+    known = tuple(identities.values())
+    weights = statement.weights
+    work = Work(requirement, cells, raw, order, weights, models, known, said.unit, ())
     backends = {m.name: _Absent(m.name, m.identity) for m in said.models}
     source = _FromLedger(
         cells,
         backends,
+        identities,
         ledger,
         said.run,
         reference=models[0].name,
         in_seconds=said.unit == "s",
         on_error="null",
     )
-    return run(_policy(said.strategy), work.problem(said.seed), source)
+    outcome = run(_policy(said.strategy), work.problem(said.seed), source)
+    return made_report(said.call, work, outcome, source)
 
 
 def _policy(strategy: str) -> Policy:
@@ -129,24 +167,32 @@ def _policy(strategy: str) -> Policy:
     return Certified()
 
 
-def _decisions(said: Report, outcome: Outcome, statement: Statement) -> list[Check]:
-    plan = outcome.plan
-    lost = (outcome.answered_by == 0) & (
-        outcome.profile.codes(outcome.profile.problem.reference.name) < 0
-    )
-    lost_share = float(statement.weights[lost].sum()) / max(said.rows, 1)
+DECIDED = {
+    "prompts": "distinct prompts",
+    "pilot_rows": "rows of the pilot",
+    "audited_rows": "rows of the audit",
+    "answers_digest": "who answers each row",
+    "assigned_rows": "rows of candidates",
+    "reference_rows": "rows of the reference",
+    "error_rows": "rows without an answer",
+    "bound": "bound",
+    "reference_spend": "spend of the reference alone",
+    "reference_spend_usd": "dollars of the reference alone",
+}
+
+
+def _decisions(said: Report, again: Report) -> list[Check]:
+    """What the procedure decided, compared with what it decides now."""
+    rows = [(m.name, m.rows) for m in said.models], [(m.name, m.rows) for m in again.models]
+    same = _same(said.certificate, again.certificate)
+    verdict = "equal to" if same else "differs from"
     return [
-        _equal("rows of the pilot", said.pilot_rows, plan.pilot_rows),
-        _equal("rows of the audit", said.audited_rows, plan.audited_rows),
-        _equal("who answers each row", said.answers_digest, answers_digest(outcome.answered_by)),
-        _equal("bound", said.bound, min(1.0, plan.bound + lost_share)),
-        Check(
-            "certificate of the run",
-            _same(said.certificate, plan.certificate),
-            "equal to the one the ledger leads to"
-            if _same(said.certificate, plan.certificate)
-            else "differs from the one the ledger leads to",
+        *(
+            _equal(what, getattr(said, name), getattr(again, name))
+            for name, what in DECIDED.items()
         ),
+        _equal("rows by model", *rows),
+        Check("certificate of the run", same, f"{verdict} the one the ledger leads to"),
     ]
 
 

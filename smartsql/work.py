@@ -33,6 +33,7 @@ class Work:
         order: for each canonical prompt its position in the order prompts were given.
         weights: rows for each canonical prompt.
         models: the reference, then the candidates.
+        identities: under which their answers are kept.
         unit: "usd", or "s" where the reference has no price.
         notes: sentences for the report.
     """
@@ -43,6 +44,7 @@ class Work:
     order: IntArray
     weights: IntArray
     models: tuple[Candidate, ...]
+    identities: tuple[str, ...]
     unit: str
     notes: tuple[str, ...]
 
@@ -60,7 +62,7 @@ class Work:
         )
         return replace(self, models=models)
 
-    def key(self, identities: Sequence[str], policy: str, seed: int | None) -> bytes:
+    def key(self, policy: str, seed: int | None) -> bytes:
         """Key of the statement: equal for the same rows, promise, task, models and policy."""
         task = self.cells.task
         parts = (
@@ -68,7 +70,7 @@ class Work:
             (self.requirement.delta, self.requirement.gamma),
             (task.labels, task.equal),
             (self.unit, policy, seed),
-            tuple(identities),
+            self.identities,
         )
         return digest(repr(parts))
 
@@ -88,8 +90,26 @@ def prepare(
     canonical = [given[i] for i in order.tolist()]
     cells = Cells(prompts.take(pa.array(order)), task, canonical)
     candidates, unit, notes = _candidates(cells, models, backends)
+    kinds = {model.name: model.kind for model in models}
+    identities = tuple(
+        identity_of(backends[model.name], kinds[model.name], task) for model in candidates
+    )
     joined = b"".join(canonical)
-    return Work(requirement, cells, joined, order, weights[order], candidates, unit, notes)
+    return Work(
+        requirement, cells, joined, order, weights[order], candidates, identities, unit, notes
+    )
+
+
+def identity_of(backend: Backend, kind: str, task: Task) -> str:
+    """Everything but the prompt that may change a model's answer.
+
+    Models that read the cell itself may answer differently where two templates render to the
+    same prompt, so the template is part of theirs.
+    """
+    identity = backend.identity(task.labels)
+    if kind in ("python", "learned") and task.template is not None:
+        return f"{identity} in {digest(task.template).hex()}"
+    return identity
 
 
 def _candidates(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -176,6 +177,16 @@ def test_a_bare_connection_answers_after_register(server: TestServer, tmp_path: 
     assert engine.history[-1].rows == 300
     bare.close()
     engine.close()
+
+
+def test_a_relation_may_outlive_the_name_of_its_connection(
+    server: TestServer, tmp_path: Path
+) -> None:
+    relation = opened(server, tmp_path).sql(
+        "SELECT smart_llm(review) AS a FROM reviews WHERE k = 1"
+    )
+    gc.collect()
+    assert len(relation.fetchall()) == 215
 
 
 def test_two_connections_to_one_database_share_models_and_ledger(

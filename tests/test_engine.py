@@ -24,6 +24,7 @@ from smartsql.errors import (
     VerificationError,
 )
 from smartsql.gateway import Attempt
+from smartsql.gateway.build import build
 from smartsql.ledger import Ledger
 from smartsql.policies import Policy, Steps
 from smartsql.policies.reference import Reference
@@ -137,6 +138,13 @@ def test_the_report_is_in_the_ledger_and_can_be_verified(world: World) -> None:
         ({"spend": 0.1}, "spend of the run"),
         ({"bound": 0.01}, "bound"),
         ({"answers_digest": "00"}, "who answers each row"),
+        ({"reference_rows": 39}, "rows of the reference"),
+        ({"assigned_rows": 1}, "rows of candidates"),
+        ({"error_rows": 1}, "rows without an answer"),
+        ({"reference_spend": 9.0}, "spend of the reference alone"),
+        ({"spend_usd": 0.0}, "dollars of the run"),
+        ({"prompts": 4}, "distinct prompts"),
+        ({"call": "smart_llm(other)"}, "the report itself"),
     ],
 )
 def test_a_report_that_was_changed_does_not_verify(
@@ -146,6 +154,75 @@ def test_a_report_that_was_changed_does_not_verify(
     asked(engine, TEXTS)
     checks = verify({**engine.history[-1].to_dict(), **change}, Ledger(world.path))
     assert what in [c.what for c in checks if not c.holds]
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"calls": 3}, "calls of the run"),
+        ({"cost_usd": 0.001}, "dollars for big"),
+        ({"rows": 1}, "rows by model"),
+    ],
+)
+def test_a_models_part_that_was_changed_does_not_verify(
+    world: World, change: dict[str, Any], what: str
+) -> None:
+    engine = world.engine(Reference())
+    asked(engine, TEXTS)
+    report = engine.history[-1].to_dict()
+    report["models"][0].update(change)
+    assert what in [c.what for c in verify(report, Ledger(world.path)) if not c.holds]
+
+
+def test_a_failure_that_was_answered_later_leaves_the_earlier_report_true(tmp_path: Path) -> None:
+    world = World(tmp_path, on_error="null")
+    world.big.answer = lambda text: Attempt(0, True, "empty") if text == "review 7" else "good"
+    first, second = world.engine(Reference()), world.engine(Reference())
+    asked(first, TEXTS)
+    world.big.answer = lambda text: "good"
+    answers = asked(second, TEXTS)
+    assert answers.answer.null_count == 0
+    for engine in (first, second):
+        checks = verify(engine.history[-1].to_dict(), Ledger(world.path))
+        assert [c for c in checks if not c.holds] == []
+
+
+def test_calls_of_one_statement_share_its_budget(tmp_path: Path) -> None:
+    world = World(tmp_path, budget_usd=0.105)
+    engine = world.engine(Reference())
+    calls = [Call(name, 0.1, 0.95, None, statement=7) for name in ("a", "b")]
+    asked(engine, TEXTS[:8], call=calls[0])
+    with pytest.raises(BudgetError, match=r"may cost up to \$0\.01"):
+        asked(engine, TEXTS[8:], call=calls[1])
+    assert sum(world.big.asked.values()) == 10
+    asked(engine, TEXTS[20:28], call=Call("c", 0.1, 0.95, None, statement=8))
+
+
+def test_models_that_read_the_cell_do_not_share_answers_over_templates(tmp_path: Path) -> None:
+    (tmp_path / "smartsql.toml").write_text(
+        '[tasks.q]\nprompt = "Q: {input}"\n'
+        '[[models]]\nname = "f"\nkind = "python"\nreference = true\n'
+        'function = "tests.models:echo"\n'
+    )
+    settings = load(tmp_path / "smartsql.toml", store=str(tmp_path / "a.sqlite"))
+    engine = Engine(settings, build(settings), Ledger(settings.store))
+    one = asked(engine, ["x"], call=Call("x", 0.1, 0.95, "q"))
+    other = asked(engine, ["Q: x"], call=Call("x", 0.1, 0.95, None))
+    assert (one.answer.to_pylist(), other.answer.to_pylist()) == (["x!"], ["Q: x!"])
+    engine.close()
+
+
+def test_a_cancel_ends_the_calls_of_one_connection_only(world: World) -> None:
+    engine = world.engine(Reference())
+
+    def answer(text: str) -> str:
+        engine.cancel(2)
+        return "good"
+
+    world.big.answer = answer
+    asked(engine, TEXTS, call=Call("x", 0.1, 0.95, None, connection=1))
+    with pytest.raises(CancelledError):
+        asked(engine, ["other"], call=Call("x", 0.1, 0.95, None, connection=2))
 
 
 def test_a_missing_answer_does_not_verify(world: World) -> None:
@@ -251,6 +328,8 @@ def test_on_budget_null_gives_what_is_paid_for(tmp_path: Path) -> None:
     assert "budget" in next(e for e in answers.error.to_pylist() if e)
     assert engine.history[-1].error_rows == 30
     assert engine.history[-1].bound == pytest.approx(0.75)
+    checks = verify(engine.history[-1].to_dict(), Ledger(world.path))
+    assert [c for c in checks if not c.holds] == []
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 
 from smartsql.errors import LedgerError
 from smartsql.gateway import Attempt
-from smartsql.ledger import Ledger, Statement
+from smartsql.ledger import Ledger, Statement, new_owner
 from smartsql.population import digest
 
 A, B, C = digest("a"), digest("b"), digest("c")
@@ -48,7 +48,7 @@ def test_an_ok_answer_is_never_replaced_and_nothing_paid_is_forgotten() -> None:
     assert ledger.spend_of_run(2)[:2] == (3, pytest.approx(1.5))
     rows = [row for group in ledger.attempts() for row in group]
     assert len(rows) == 5
-    assert ledger.failed(1, identity) == {}
+    assert ledger.failed(1, identity) == {A: (0.1, 0.0)}  # run 1 saw no full answer
 
 
 def test_failed_attempts_are_kept_with_their_cost() -> None:
@@ -88,6 +88,19 @@ def test_a_lease_of_the_dead_expires(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ledger.claim(i, [A], "alive") == set()
     ledger.renew("alive")
     assert ledger.claim(i, [A], "third") == {A}
+
+
+def test_claims_of_a_process_that_is_gone_end_at_once() -> None:
+    ledger = Ledger.in_memory()
+    i = ledger.identity("m", "i")
+    child = subprocess.Popen([sys.executable, "-c", "pass"])
+    child.wait()
+    dead = new_owner().replace(f":{os.getpid()}:", f":{child.pid}:")
+    ledger.claim(i, [A], dead)
+    ledger.claim(i, [B], "elsewhere:1:x")
+    ledger.claim(i, [C], new_owner())
+    ledger.reap()
+    assert ledger.claim(i, [A, B, C], "two") == {B, C}
 
 
 def test_the_first_seed_of_a_statement_stays(tmp_path: Path) -> None:

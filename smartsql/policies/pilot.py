@@ -284,7 +284,7 @@ class Pilot:
             elif audited > 0 and is_hopeless(found, audited, self.tuning.hopeless):
                 self.live.remove(model)
                 self.notes.append(
-                    f"{model.name} was dropped: it disagreed on {found} of {audited} pilot rows."
+                    f"{model.name} was dropped: on {found} of {audited} pilot rows it differed or failed."
                 )
 
     def _mixture(self, standings: list[Standing]) -> Mixture:
