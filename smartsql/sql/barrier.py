@@ -20,6 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import count
 from threading import Lock
 from typing import cast
@@ -50,6 +51,10 @@ MAX_SETS_PER_CONNECTION = 64
 """Closed sets kept for one connection within one transaction; the oldest go first."""
 
 
+_statements = count(1)
+"""Numbers of statements; one engine may serve several barriers."""
+
+
 class Barrier:
     """The sets of one database instance, and the functions that fill and read them."""
 
@@ -62,6 +67,7 @@ class Barrier:
         self._open: dict[Token, RowSet] = {}
         self._numbers = count(1)
         self._clock = count(1)
+        self._begun: dict[int, int] = {}
         self._failures: dict[int, BaseException] = {}
         self._previews: dict[int, list[object]] = {}
 
@@ -126,9 +132,19 @@ class Barrier:
 
     # -- what a session does ---------------------------------------------------------------
 
-    def mark(self) -> int:
-        """A moment; see `release`."""
-        return next(self._clock)
+    @contextmanager
+    def statement(self, connection: int) -> Iterator[None]:
+        """Within this block a connection runs one statement; then earlier sets can go."""
+        begun = next(self._clock)
+        before = self._begun.get(connection, 0)
+        self._begun[connection] = begun
+        try:
+            yield
+        except BaseException:
+            # it may never have begun, because another thread's statement still runs
+            self._begun[connection] = before
+            raise
+        self.release(connection, before=begun)
 
     def release(self, connection: int, before: int | None = None) -> None:
         """Forget the sets of a connection: its earlier statements are over.
@@ -173,9 +189,15 @@ class Barrier:
         with self._lock:
             row_set = self._open.get(token)
             if row_set is None or row_set.is_closed:
+                begun = self._begun.get(token.connection, 0)
+                scoped = replace(
+                    call,
+                    statement=self._statement_of(token, begun),
+                    connection=token.connection or None,
+                )
                 self._make_room(token)
                 number = next(self._numbers)
-                row_set = RowSet(number, token, call, next(self._clock))
+                row_set = RowSet(number, token, scoped, next(self._clock), begun)
                 self._sets[number] = self._open[token] = row_set
         if row_set.call != call:
             for name in ("delta", "gamma", "task"):
@@ -183,6 +205,19 @@ class Barrier:
                 if values[0] != values[1]:
                     raise varying(name, values, call.text)
         return row_set
+
+    def _statement_of(self, token: Token, begun: int) -> int:
+        """Number of the statement that a new set belongs to; holds the lock.
+
+        A session says when a statement begins, which tells those within one `BEGIN` apart; a new
+        transaction tells executions apart that no session sees (relations, bare connections).
+        """
+        for row_set in self._sets.values():
+            same = row_set.token.connection == token.connection and row_set.begun == begun
+            if same and row_set.token.transaction == token.transaction:
+                assert row_set.call.statement is not None
+                return row_set.call.statement
+        return next(_statements)
 
     def _make_room(self, token: Token) -> None:
         """Forget what can no longer be asked for; holds the lock.
@@ -238,7 +273,7 @@ class Barrier:
             yield
         except BaseException as failure:
             if not isinstance(failure, Exception):  # Ctrl-C: models must not work on
-                self.engine.cancel()
+                self.engine.cancel(connection or None)
             with self._lock:
                 # an interrupt is what happened; the cancelled engine's error only follows
                 if isinstance(self._failures.get(connection), (Exception, type(None))):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import pyarrow as pa
@@ -19,12 +19,19 @@ class Call:
         delta: tolerated share of disagreeing rows.
         gamma: probability with which the tolerance holds.
         task: name of a prompt template, or None.
+        statement: a number that all calls of one executed statement share, and no other
+            statement of the process has; None if unknown.
+        connection: number of the connection it runs on; None if unknown.
+
+    Calls are equal if they ask for the same; who asks is no part of that.
     """
 
     text: str
     delta: float
     gamma: float
     task: str | None
+    statement: int | None = field(default=None, compare=False)
+    connection: int | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         """The call as one would write it."""
@@ -86,8 +93,12 @@ class Engine(Protocol):
         """What `answer` would spend, without asking a model; arguments as there."""
         ...
 
-    def cancel(self) -> None:
-        """Have a running `answer` raise as soon as it can. Called from any thread."""
+    def cancel(self, connection: int | None = None) -> None:
+        """Have running `answer`s raise as soon as they can. Called from any thread.
+
+        Args:
+            connection: only those for calls of this connection; None for all.
+        """
         ...
 
     def reports(self) -> pa.Table:

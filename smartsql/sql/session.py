@@ -5,9 +5,10 @@ from __future__ import annotations
 import atexit
 import functools
 import re
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,11 +16,15 @@ import duckdb
 
 from smartsql.sql import macros
 from smartsql.sql.barrier import Barrier, Engine
+from smartsql.sql.misplaced import misplaced_call
 from smartsql.sql.normalise import mentions_smart_call, normalise, previewable
 
 Sql = str | duckdb.Statement
 
 _EXPLAIN = re.compile(r"\s*EXPLAIN\b(?!\s*\(?\s*ANALYZE\b)(\s*\([^)]*\))?", re.IGNORECASE)
+
+# DuckDB advises against Arrow from a connection, and takes our delegation for the place to change
+warnings.filterwarnings("ignore", "Arrow output on a DB-API result", module=re.escape(__name__))
 
 
 def open_session(con: duckdb.DuckDBPyConnection, engine: Engine) -> Connection:
@@ -85,7 +90,7 @@ class Connection:
     def execute(self, query: Sql, parameters: object = None) -> Self:
         """Run statements; as in DuckDB, the result is fetched from the connection."""
         explained = self._explained(query, parameters)
-        with self._statement():
+        with self._statement(query):
             if explained is None:
                 self._con.execute(self._planned(query), parameters)
             else:
@@ -94,14 +99,14 @@ class Connection:
 
     def executemany(self, query: Sql, parameters: object = None) -> Self:
         """Run a statement for each of several parameter sets."""
-        with self._statement():
+        with self._statement(query):
             self._con.executemany(self._planned(query), parameters)
         return self
 
     def sql(self, query: Sql, **options: Any) -> duckdb.DuckDBPyRelation:
         """A relation over a query; it runs, and may spend, when it is read."""
         explained = self._explained(query, options.get("params"))
-        with self._statement():
+        with self._statement(query):
             relation: duckdb.DuckDBPyRelation
             if explained is None:
                 relation = self._con.sql(self._planned(query), **options)
@@ -121,9 +126,12 @@ class Connection:
         Raises:
             QueryError: the text is not one statement with a query in it.
         """
-        with self._statement(), self._barrier.previewing(self._number) as previews:
-            self._con.execute(self._planned(previewable(query)), parameters)
-            self._con.complete()
+        with self._statement(query):
+            planned = self._planned(previewable(query))
+            self._con.execute("SELECT 1")  # a busy connection refuses here, its sets untouched
+            with self._barrier.previewing(self._number) as previews:
+                self._con.execute(planned, parameters)
+                self._con.complete()
         return previews
 
     def _explained(self, query: Sql, parameters: object) -> tuple[str, list[str]] | None:
@@ -133,7 +141,7 @@ class Connection:
         if explain is None or not mentions_smart_call(text):
             return None
         previews = self.preview(text[explain.end() :], parameters)
-        with self._errors():
+        with self._errors(text):
             rows = self._con.execute(self._planned(query), parameters).fetchall()
         rows += [("smart_call", str(preview)) for preview in previews]
         values = ", ".join("(?, ?)" for _ in rows)
@@ -153,15 +161,19 @@ class Connection:
     duplicate = cursor
 
     def interrupt(self) -> None:
-        """Stop what is running: model calls first, then DuckDB."""
-        self.engine.cancel()
+        """Stop what runs on this connection: model calls first, then DuckDB."""
+        self.engine.cancel(self._number)
         self._con.interrupt()
 
     def close(self) -> None:
-        """Close the connection; harmless if it is closed."""
-        _open.discard(self)
-        self._barrier.release(self._number)
+        """Close the connection; harmless if it is closed.
+
+        Raises:
+            duckdb.Error: a statement is running on it, which goes on unharmed.
+        """
         self._con.close()
+        self._barrier.release(self._number)
+        _open.discard(self)
 
     def __enter__(self) -> Self:
         return self
@@ -202,21 +214,22 @@ class Connection:
         return delegate
 
     @contextmanager
-    def _statement(self) -> Iterator[None]:
+    def _statement(self, query: Sql) -> Iterator[None]:
         """One statement: its errors are ours, and earlier statements' sets can go."""
-        begun = self._barrier.mark()
-        with self._errors():
+        text = query.query if isinstance(query, duckdb.Statement) else query
+        with self._barrier.statement(self._number), self._errors(text):
             yield
-        self._barrier.release(self._number, before=begun)
 
     @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _errors(self, text: object = None) -> Iterator[None]:
         """Raise the error of a call itself instead of DuckDB's account of it."""
         self._barrier.take_failure(self._number)
         try:
             yield
         except (duckdb.Error, RuntimeError) as error:
             failure = self._barrier.take_failure(self._number)
+            if failure is None and isinstance(text, str):
+                failure = misplaced_call(error, text, self._con)
             if failure is None:
                 raise
             raise failure from error
@@ -236,5 +249,6 @@ _open: weakref.WeakSet[Connection] = weakref.WeakSet()
 @atexit.register
 def _close_all() -> None:
     """Close what is still open at exit; DuckDB reports leaks at length otherwise."""
-    for session in list(_open):
-        session.close()
+    with ExitStack() as sessions:  # one that cannot be closed does not keep the others open
+        for session in list(_open):
+            sessions.callback(session.close)

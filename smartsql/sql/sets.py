@@ -66,11 +66,12 @@ class RowSet:
     rows carry it. Such lone prompts get a number of their own, and the window counts them.
     """
 
-    def __init__(self, number: int, token: Token, call: Call, opened: int) -> None:
+    def __init__(self, number: int, token: Token, call: Call, opened: int, begun: int = 0) -> None:
         self.number = number
         self.token = token
         self.call = call
         self.opened = self.touched = opened
+        self.begun = begun
         self.settled: Settled | None = None
         self.failure: BaseException | None = None
         self._lock = Lock()

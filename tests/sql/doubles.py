@@ -34,7 +34,7 @@ class RecordingEngine:
     say: Callable[[str], str | None] = tone
     asked: list[tuple[Call, dict[str, int]]] = field(default_factory=list)
     previewed: list[tuple[Call, dict[str, int]]] = field(default_factory=list)
-    cancelled: int = 0
+    cancelled: list[int | None] = field(default_factory=list)
 
     def answer(self, call: Call, prompts: pa.Array, weights: IntArray) -> Answered:
         texts = prompts.to_pylist()
@@ -54,8 +54,8 @@ class RecordingEngine:
         self.previewed.append((call, weighed))
         return ("preview", call.text, len(weighed), int(weights.sum()))
 
-    def cancel(self) -> None:
-        self.cancelled += 1
+    def cancel(self, connection: int | None = None) -> None:
+        self.cancelled.append(connection)
 
     def reports(self) -> pa.Table:
         return pa.table(

@@ -7,7 +7,7 @@ import re
 import duckdb
 import pytest
 
-from smartsql.errors import UnplannableCallError
+from smartsql.errors import QueryError, UnplannableCallError
 from smartsql.sql.session import Connection
 from tests.sql.doubles import RecordingEngine
 
@@ -30,6 +30,7 @@ REFUSED = {
     "CREATE TABLE q(a VARCHAR CHECK (smart_llm(a) = 'a'))": "CHECK",
     "ALTER TABLE s ALTER x SET DEFAULT smart_llm('a')": "DEFAULT",
     "CREATE INDEX ix ON s(smart_llm(x))": "index",
+    "SELECT DISTINCT ON (smart_llm(r)) i FROM t": "DISTINCT ON",
     "SELECT i FROM t LIMIT smart_llm('a')::INT": "LIMIT",
     "SELECT i FROM t OFFSET length(smart_llm('a'))": "OFFSET",
     "SELECT * FROM range(length(smart_llm('a')))": "FROM",
@@ -78,6 +79,7 @@ def test_the_refusal_names_the_call_the_clause_and_a_way_out(
         "smart_llm(min(r)) > '3')",
         "SELECT k, rank() OVER (ORDER BY smart_llm(m)) FROM (SELECT k, min(r) AS m FROM "
         "t GROUP BY k)",
+        "SELECT DISTINCT ON (answer) i FROM (SELECT *, smart_llm(r) AS answer FROM t)",
         "SELECT * FROM (SELECT r FROM t UNION SELECT r FROM u) ORDER BY smart_llm(r)",
     ],
 )
@@ -85,10 +87,57 @@ def test_the_ways_out_that_refusals_name_work(rewrite: str, con: Connection) -> 
     con.execute(rewrite).fetchall()
 
 
-def test_macros_around_calls_are_refused_by_duckdb_where_windows_are(
-    con: Connection, engine: RecordingEngine
+MISPLACED = [
+    "SELECT i FROM t WHERE {}(r) = 'a'",
+    "SELECT count(*) FROM t GROUP BY {}(r)",
+    "SELECT k FROM t GROUP BY k HAVING {}(min(r)) = 'a'",
+    "SELECT t.i FROM t JOIN u ON {}(t.r) = u.r",
+    "SELECT max({}(r)) FROM t",
+    "SELECT rank() OVER (ORDER BY {}(r)) FROM t",
+    "UPDATE s SET y = {}(x)",
+    "DELETE FROM s WHERE {} (x) = 'a'",
+    "CREATE TABLE q(a VARCHAR CHECK ({}(a) = 'a'))",
+    "SELECT i FROM t LIMIT length({}('a'))",
+]
+
+
+@pytest.mark.parametrize("statement", MISPLACED)
+@pytest.mark.parametrize("macro", ["tone", "Outer_Tone", '"odd tone"'])
+def test_calls_in_macros_are_refused_where_windows_are_with_duckdbs_words_and_ours(
+    statement: str, macro: str, con: Connection, engine: RecordingEngine
 ) -> None:
     con.execute("CREATE MACRO tone(x) AS smart_llm('Tone: ' || x)")
-    with pytest.raises(duckdb.BinderException, match="window"):
-        con.execute("SELECT i FROM t WHERE tone(r) = 'a'")
+    con.execute("CREATE TEMP MACRO outer_tone(x) AS upper(tone(x))")
+    con.execute('CREATE MACRO "odd tone"(x) AS upper(outer_tone(x))')
+    with pytest.raises(QueryError, match=r"(?i)window function.*\n.*QUALIFY.*macro") as caught:
+        con.execute(statement.format(macro))
+    assert f"{macro.strip(chr(34)).lower()}(..)" in str(caught.value)
+    assert isinstance(caught.value.__cause__, duckdb.BinderException)
     assert engine.asked == []
+
+
+def test_the_ways_out_for_macros_work(con: Connection) -> None:
+    con.execute("CREATE MACRO tone(x) AS smart_llm('Tone: ' || x)")
+    expected = con.execute("SELECT i FROM t WHERE smart_llm('Tone: ' || r) = 'a'").fetchall()
+    assert len(expected) > 0
+    for way_out in (
+        "SELECT i FROM t QUALIFY tone(r) = 'a'",
+        "SELECT i FROM (SELECT *, tone(r) AS answer FROM t) WHERE answer = 'a'",
+    ):
+        assert sorted(con.execute(way_out).fetchall()) == sorted(expected)
+
+
+def test_windows_of_the_users_own_keep_duckdbs_error(con: Connection) -> None:
+    con.execute("CREATE MACRO tone(x) AS smart_llm('Tone: ' || x)")
+    with pytest.raises(duckdb.BinderException, match="window"):
+        con.execute("SELECT i FROM t WHERE rank() OVER () = 1")
+
+
+def test_misplaced_macros_are_explained_inside_transactions(con: Connection) -> None:
+    con.execute("CREATE MACRO tone(x) AS smart_llm('Tone: ' || x)")
+    for run in (con.execute, con.sql):
+        con.begin()
+        with pytest.raises(QueryError, match="through the macro tone"):
+            run("SELECT i FROM t WHERE tone(r) = 'a'")
+        con.rollback()
+    assert len(con.execute("SELECT i FROM t QUALIFY tone(r) = 'a'").fetchall()) > 0

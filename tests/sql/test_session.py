@@ -56,6 +56,87 @@ def test_parameters_stay_bound_when_conditions_move(con: Connection) -> None:
     assert by_position == by_name == expected
 
 
+UNSPACED = {
+    "SELECT i FROM t WHERE k<? AND smart_llm(r||?,?)=?": [3, "x", 0.2, "a"],
+    "SELECT i FROM t WHERE k<?AND smart_llm(r||?,?)=?": [3, "x", 0.2, "a"],
+    "SELECT i FROM t WHERE k<$1 AND smart_llm(r||$2,$3)=$4": [3, "x", 0.2, "a"],
+    "SELECT i FROM t WHERE k<?1 AND smart_llm(r||?2,?3)=?4": [3, "x", 0.2, "a"],
+    "SELECT i FROM t WHERE k<?::INT AND smart_llm(r||?::TEXT,?)=?": [3, "x", 0.2, "a"],
+    "SELECT i FROM t WHERE k<$k AND smart_llm(r||$x,$d)=$a": {"k": 3, "x": "x", "d": 0.2, "a": "a"},
+    "SELECT i FROM t WHERE k<$k AND smart_llm(r||$x||$$$$,$d)=$a||$t$$t$": {
+        **{"k": 3, "x": "x", "d": 0.2, "a": "a"}
+    },
+    "SELECT i FROM t WHERE k<? AND r<>'$1?'/* ? /* ? */ ? */AND smart_llm(r||?,?)=?--?": [
+        *(3, "x", 0.2, "a")
+    ],
+    "SELECT i FROM t WHERE k<[?,?][?] AND smart_llm(r||?)IN(?,?)": [3, 9, 1, "x", "a", "a"],
+}
+
+
+@pytest.mark.parametrize("query", UNSPACED)
+def test_parameters_need_no_white_space(query: str, con: Connection) -> None:
+    found = con.execute(query, UNSPACED[query]).fetchall()
+    expected = [i for i in range(3000) if i % 7 < 3 and tone(f"review {i % 40}x") == "a"]
+    assert sorted(found) == [(i,) for i in expected]
+
+
+@pytest.mark.parametrize(
+    ("change", "parameters"),
+    [
+        ("UPDATE s SET y=? WHERE id<? AND smart_llm(x||?,?)=?", ["new", 20, "x", 0.2, "a"]),
+        ("UPDATE s SET y=$1 WHERE id<$2 AND smart_llm(x||$3,$4)=$5", ["new", 20, "x", 0.2, "a"]),
+        ("UPDATE s SET y=smart_llm(x||?,?)WHERE id<?", ["x", 0.2, 20]),
+        ("DELETE FROM s WHERE id<? AND smart_llm(x||?,?)=?", [20, "x", 0.2, "a"]),
+        ("DELETE FROM s WHERE id<$1 AND smart_llm(x||$2,$3)=$4", [20, "x", 0.2, "a"]),
+        (
+            "INSERT INTO s SELECT i,r,? FROM t WHERE k<? AND smart_llm(r||?,?)=?",
+            [*("new", 3, "x", 0.2, "a")],
+        ),
+    ],
+)
+def test_parameters_of_changes_need_no_white_space(
+    change: str, parameters: list[object], con: Connection, oracle: duckdb.DuckDBPyConnection
+) -> None:
+    changed = con.execute(change, parameters).fetchall()
+    assert changed == oracle.execute(change, parameters).fetchall()
+    rows = con.execute("FROM s ORDER BY ALL").fetchall()
+    assert rows == oracle.execute("FROM s ORDER BY ALL").fetchall()
+
+
+def test_the_preview_of_a_query_takes_parameters_without_white_space(con: Connection) -> None:
+    query = "SELECT i FROM t WHERE k<?AND smart_llm(r,?)=?"
+    assert con.preview(query, [1, 0.2, "a"]) == [("preview", "r", 40, 429)]
+    assert "smart_call" in con.execute(f"EXPLAIN {query}", [1, 0.2, "a"]).fetchall()[-1]
+
+
+def test_text_without_a_closing_quote_is_refused_by_duckdb(con: Connection) -> None:
+    text = "SELECT i FROM t WHERE smart_llm(r) = 'a"
+    assert normalise(text, con._con) == text
+    with pytest.raises(duckdb.ParserException, match="unterminated"):
+        con.execute(text)
+    with pytest.raises(QueryError, match="cannot find the words"):
+        con.preview(text)
+
+
+def test_arrow_comes_without_advice_for_our_own_code() -> None:
+    code = (
+        "from tests.sql.doubles import RecordingEngine\n"
+        "from smartsql.sql.session import connect\n"
+        "with connect(engine=RecordingEngine()) as con:\n"
+        "    print(con.execute(\"SELECT smart_llm('x') AS a\").to_arrow_table().num_rows)\n"
+        "    print(con.execute(\"SELECT smart_llm('x') AS a\").to_arrow_reader().read_all()\n"
+        "        .num_rows)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert (done.stdout, done.stderr) == ("1\n1\n", "")
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -67,6 +148,8 @@ def test_parameters_stay_bound_when_conditions_move(con: Connection) -> None:
         "COPY (SELECT smart_llm(r) FROM t) TO 'x.csv'",
         "FROM smart_llm(t, r, delta := 0.2)",
         "SELECT ?, smart_llm(?) FROM t WHERE k = ?",
+        "SELECT ?,smart_llm(r||$$?$$,?)FROM t WHERE k<?",
+        "SELECT $1,smart_llm($2)FROM t WHERE k=$3",
         "CREATE MACRO tone(x) AS smart_llm('Tone: ' || x)",
         "this is not SQL smart_llm(",
     ],

@@ -203,36 +203,6 @@ def test_a_failure_reaches_every_thread_and_is_forgotten(
     assert con.execute("SELECT smart_llm('x')").fetchall() == [(tone("x"),)]
 
 
-def test_ctrl_c_cancels_the_engine_and_is_raised_as_it_is(
-    con: Connection, engine: RecordingEngine
-) -> None:
-    def interrupted(_: str) -> str:
-        raise KeyboardInterrupt
-
-    engine.say = interrupted
-    with pytest.raises(KeyboardInterrupt):
-        con.execute("SELECT smart_llm('x')").fetchall()
-    assert engine.cancelled == 1
-
-
-def test_interrupt_reaches_the_engine_first(con: Connection, engine: RecordingEngine) -> None:
-    asked, stop = threading.Event(), threading.Event()
-
-    def slow(_: str) -> str:
-        asked.set()
-        assert stop.wait(10)
-        raise QueryError("cancelled")
-
-    engine.say = slow
-    engine.cancel = stop.set  # type: ignore[method-assign]
-    helper = threading.Thread(target=lambda: (asked.wait(10), con.interrupt()))
-    helper.start()
-    with pytest.raises((QueryError, duckdb.InterruptException)):
-        con.execute("SELECT smart_llm('x')").fetchall()
-    helper.join()
-    assert stop.is_set()
-
-
 def test_sets_are_freed(con: Connection) -> None:
     barrier = con._barrier
     for _ in range(5):
@@ -287,8 +257,8 @@ def test_a_read_only_file_and_unknown_cursors_of_a_persisted_one_work(
     path = str(tmp_path / "shop.duckdb")
     with duckdb.connect(path) as con:
         con.execute("CREATE TABLE t AS SELECT 'x' AS r")
-    with connect(path, engine=engine, read_only=True) as session:
-        assert session.execute("SELECT r FROM t WHERE smart_llm(r) > ''").fetchall() == [("x",)]
+    with connect(path, engine=engine, read_only=True) as reader:
+        assert reader.execute("SELECT r FROM t WHERE smart_llm(r) > ''").fetchall() == [("x",)]
     with duckdb.connect(path) as con:
         register(con, engine, persist=True)
         assert con.cursor().execute("SELECT smart_llm(r) FROM t").fetchall() == [(tone("x"),)]

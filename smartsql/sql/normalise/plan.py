@@ -20,13 +20,14 @@ from smartsql.sql.normalise.joins import plan_joins
 from smartsql.sql.normalise.lift import plan_group, plan_lift
 from smartsql.sql.normalise.limit import plan_limit
 from smartsql.sql.normalise.nest import Names, binder
-from smartsql.sql.normalise.refusals import refuse_hopeless, refuse_values
+from smartsql.sql.normalise.parameters import numbered_parameters, spaced_parameters
+from smartsql.sql.normalise.refusals import refuse_clause, refuse_hopeless, refuse_values
 from smartsql.sql.normalise.sites import number_calls
 from smartsql.sql.normalise.statements import refuse_around, rewrite_change
 from smartsql.sql.normalise.table_form import plan_table_form, table_calls
 from smartsql.sql.normalise.text import (
     call_texts,
-    numbered_parameters,
+    is_readable,
     portion,
     statements,
 )
@@ -46,8 +47,13 @@ def normalise(text: str, con: duckdb.DuckDBPyConnection) -> str:
     Raises:
         UnplannableCallError: a call that no rewriting helps.
         ParameterError: delta or gamma written out of range.
+        QueryError: part of a statement cannot be read.
     """
-    return "".join(_statement(piece, con) for piece in statements(text))
+    spaced = spaced_parameters(text)
+    if not is_readable(spaced):
+        return text  # DuckDB says what is wrong with it
+    planned = "".join(_statement(piece, con) for piece in statements(spaced))
+    return text if planned == spaced else planned
 
 
 def previewable(text: str) -> str:
@@ -56,14 +62,13 @@ def previewable(text: str) -> str:
     Raises:
         QueryError: not exactly one statement with a query in it.
     """
-    pieces = [piece for piece in statements(text) if portion(piece) is not None]
-    if len(pieces) != 1 or len([p for p in statements(text) if p.strip(" ;\n\t\r")]) != 1:
+    pieces = [piece for piece in statements(spaced_parameters(text)) if piece.strip(" ;\n\t\r")]
+    found = portion(pieces[0]) if len(pieces) == 1 else None
+    if found is None:
         raise QueryError(
             "a preview needs exactly one statement that is or contains a query: SELECT, "
             "CREATE TABLE .. AS, CREATE VIEW .. AS, INSERT .. SELECT, COPY (..) TO, MERGE."
         )
-    found = portion(pieces[0])
-    assert found is not None
     return found.query
 
 
@@ -76,12 +81,15 @@ def _statement(text: str, con: duckdb.DuckDBPyConnection) -> str:
         return rewrite_change(text, lambda query: _query(query, con))
     refuse_around(found)
     numbered = portion(numbered_parameters(text))
-    assert numbered is not None
+    if numbered is None:
+        raise QueryError(
+            f"cannot find the query of {text.strip()[:200]!r} once its parameters have numbers. "
+            f"Write $1, $2, .. instead of ? in it."
+        )
     planned = _query(numbered.query, con)
     if planned == numbered.query:
         return text
-    found = numbered
-    return f"{found.head}{planned}{found.tail}"
+    return f"{numbered.head}{planned}{numbered.tail}"
 
 
 def _query(query: str, con: duckdb.DuckDBPyConnection) -> str:
@@ -144,9 +152,7 @@ def _plan_select(select: exp.Select, names: Names) -> None:
             break
     for call in own_calls(select):
         if not is_native(call, select):
-            raise refuse(
-                call, clause_of(call, select), "Compute it in a subquery and use its alias here."
-            )
+            raise refuse_clause(call, clause_of(call, select))
     plan_limit(select, names)
 
 

@@ -59,6 +59,17 @@ def refuse_values(call: exp.Expr) -> Exception:
     )
 
 
+def refuse_clause(call: exp.Expr, clause: str) -> Exception:
+    """The error for a call that no rule moved out of a clause."""
+    rewrite = "Compute it in a subquery and use its alias here."
+    if clause == "distinct":
+        rewrite = (
+            "Compute it in a subquery: SELECT DISTINCT ON (answer) .. FROM "
+            "(SELECT *, smart_llm(..) AS answer FROM ..)."
+        )
+    return refuse(call, CLAUSES.get(clause, clause), rewrite)
+
+
 def _in_condition(call: exp.Expr) -> bool:
     node: exp.Expr = call
     while node.parent is not None and not isinstance(node.parent, exp.Join):

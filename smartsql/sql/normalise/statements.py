@@ -14,11 +14,11 @@ from collections.abc import Callable
 from sqlglot.tokenizer_core import Token, TokenType
 
 from smartsql.errors import UnplannableCallError
+from smartsql.sql.normalise.parameters import numbered_parameters
 from smartsql.sql.normalise.text import (
     Portion,
     call_texts,
     is_word,
-    numbered_parameters,
     tokens,
     top_level,
 )

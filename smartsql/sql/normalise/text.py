@@ -1,4 +1,4 @@
-"""Texts of statements: where they begin, which part is the query, and their parameters."""
+"""Texts of statements: where they begin, and which part is the query."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sqlglot.errors import SqlglotError
 from sqlglot.tokenizer_core import Token, TokenType
 
+from smartsql.errors import QueryError
 from smartsql.sql.normalise.dialect import Faithful
 
 _MENTION = re.compile(r"smart_llm", re.IGNORECASE)
@@ -37,11 +38,26 @@ class Portion:
 
 
 def tokens(text: str) -> list[Token]:
-    """Tokens of a text; none if it cannot be read."""
+    """Tokens of a text.
+
+    Raises:
+        QueryError: it cannot be read.
+    """
     try:
         return list(Faithful().tokenize(text))
-    except SqlglotError:
-        return []
+    except SqlglotError as error:
+        raise QueryError(
+            f"cannot find the words of {text.strip()[:200]!r}, so its smart_llm calls cannot be "
+            f"planned ({error}). Check its quotes, or put the call into a SELECT list or QUALIFY."
+        ) from error
+
+
+def is_readable(text: str) -> bool:
+    """Whether a text has tokens at all; one without closing quote has none."""
+    try:
+        return bool(tokens(text))
+    except QueryError:
+        return False
 
 
 def statements(text: str) -> list[str]:
@@ -68,15 +84,6 @@ def portion(text: str) -> Portion | None:
     first, last, kind = span
     start, end = found[first].start, found[last].end + 1
     return Portion(kind, text[:start], text[start:end], text[end:])
-
-
-def numbered_parameters(text: str) -> str:
-    """The text with `?` written as `$1`, `$2`, .. so that it may be rearranged."""
-    marks = [token for token in tokens(text) if token.token_type == TokenType.PLACEHOLDER]
-    for number, token in reversed(list(enumerate(marks, start=1))):
-        if text[token.start : token.end + 1] == "?":
-            text = f"{text[: token.start]}${number}{text[token.end + 1 :]}"
-    return text
 
 
 def is_word(token: Token, text: str) -> bool:

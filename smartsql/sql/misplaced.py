@@ -1,0 +1,77 @@
+"""What to say when DuckDB meets a smart call where no window function may stand.
+
+The normaliser moves calls that it sees. One inside a macro of the user, or in a text that it
+cannot read, reaches DuckDB as it is, which then speaks of window functions.
+"""
+
+from __future__ import annotations
+
+import re
+
+import duckdb
+
+from smartsql.errors import QueryError
+
+_WINDOW = re.compile(r"window function", re.IGNORECASE)
+_MACROS = (
+    "SELECT function_name, macro_definition FROM duckdb_functions() "
+    "WHERE NOT internal AND macro_definition IS NOT NULL"
+)
+_CALL = "smart_llm"
+
+
+def misplaced_call(
+    error: BaseException, query: str, con: duckdb.DuckDBPyConnection
+) -> QueryError | None:
+    """The error for a smart call that DuckDB refused where it stands; None for other errors.
+
+    Args:
+        error: what DuckDB raised.
+        query: the text it raised it for.
+        con: the connection, whose macros may hold the call.
+    """
+    if not isinstance(error, duckdb.BinderException) or not _WINDOW.search(str(error)):
+        return None
+    used = [name for name in sorted(_smart_macros(con)) if _calls(query, name)]
+    if not used:
+        return None  # a window function of the user's own
+    through = [name for name in used if name != _CALL]
+    name = through[0] if through else _CALL
+    advice = (
+        f"Here {name}(..) is a smart call, which runs as a window function. For a condition write "
+        f"SELECT .. QUALIFY {name}(..) = .. instead of WHERE; elsewhere compute it in a subquery, "
+        f"(SELECT *, {name}(..) AS answer FROM ..), and use answer."
+    )
+    if through:
+        advice += (
+            f" Or call {_CALL}(..) itself instead of through the macro {name}: then it is moved."
+        )
+    return QueryError(f"{error}\n{advice}")
+
+
+def _smart_macros(con: duckdb.DuckDBPyConnection) -> set[str]:
+    """Names of the macros that lead to a smart call, and of that itself."""
+    names = {_CALL}
+    macros = _macros(con)
+    known = 0
+    while known != len(names):
+        known = len(names)
+        names |= {
+            name for name, body in macros if any(_calls(body, other) for other in list(names))
+        }
+    return names
+
+
+def _macros(con: duckdb.DuckDBPyConnection) -> list[tuple[str, str]]:
+    """Names and definitions of the user's macros, as far as they can be read."""
+    try:
+        return con.execute(_MACROS).fetchall()
+    except duckdb.TransactionException:  # the error ended the transaction: ask beside it
+        with con.cursor() as beside:
+            return beside.execute(_MACROS).fetchall()
+
+
+def _calls(text: str, name: str) -> bool:
+    """Whether a function of this name is called in a text, as far as a glance tells."""
+    pattern = rf'(?<![\w$]){re.escape(name)}"?\s*\('
+    return re.search(pattern, text, re.IGNORECASE) is not None
