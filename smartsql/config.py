@@ -7,6 +7,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -214,11 +215,10 @@ def _check_environment(settings: Settings) -> None:
     for key, where in _environment().items():
         variable = where.split()[-1]
         if key not in Settings.model_fields and variable not in keys:
-            known = [ENV_PREFIX + name.upper() for name in Settings.model_fields]
+            near = ENV_PREFIX + _nearest(key, list(Settings.model_fields)).upper()
             raise ConfigError(
                 f"the environment variable {variable} is no setting of smartsql. "
-                + _did_you_mean(ENV_PREFIX + key.upper(), known)
-                + "Unset it if it is not needed."
+                f"Did you mean {near!r}? Unset it if it is not needed."
             )
 
 
@@ -344,5 +344,15 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
 
 
 def _did_you_mean(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.0) if known else []
-    return f"Did you mean {near[0]!r}? " if near else ""
+    return f"Did you mean {_nearest(name, known)!r}? " if known else ""
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    """The known name that is most like `name`; the same beginning counts for more."""
+
+    def likeness(other: str) -> float:
+        pairs = takewhile(lambda pair: pair[0] == pair[1], zip(name, other, strict=False))
+        begins_alike = len(list(pairs)) / max(len(name), 1)
+        return difflib.SequenceMatcher(None, name, other).ratio() + begins_alike
+
+    return max(known, key=likeness)

@@ -65,7 +65,8 @@ class BudgetError(SmartSQLError):
         self, budget_usd: float, spent_usd: float, missing: int, next_usd: float = 0.0
     ) -> None:
         super().__init__(
-            f"budget of ${budget_usd:.6g} reached: ${spent_usd:.6g} spent, {missing} calls left "
+            f"budget of ${budget_usd:.6g} reached: ${spent_usd:.6g} spent, {missing} "
+            f"{'call' if missing == 1 else 'calls'} left "
             f"unasked, the next of which may cost up to ${next_usd:.3g} (less if its parameters "
             f"limit max_completion_tokens). Every paid answer is kept; run the statement again "
             f"with a larger budget (--budget or budget_usd) and it goes on from here."

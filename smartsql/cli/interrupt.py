@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from threading import Thread
+from threading import Event, Thread
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -19,21 +19,25 @@ def interruptible(work: Callable[[], T], interrupt: Callable[[], None]) -> T:
     """
     results: list[T] = []
     errors: list[BaseException] = []
+    # not Thread.join: in Python 3.11 one that is interrupted takes the thread for ended
+    done = Event()
 
     def target() -> None:
         try:
             results.append(work())
         except BaseException as error:  # carried to the caller's thread
             errors.append(error)
+        finally:
+            done.set()
 
-    thread = Thread(target=target, name="smartsql-statement", daemon=True)
-    thread.start()
+    Thread(target=target, name="smartsql-statement", daemon=True).start()
     try:
-        while thread.is_alive():
-            thread.join(POLL_S)
+        while not done.wait(POLL_S):
+            pass
     except KeyboardInterrupt:
         interrupt()
-        thread.join()
+        while not done.wait(POLL_S):
+            pass
         raise
     if errors:
         raise errors[0]

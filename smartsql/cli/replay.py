@@ -65,7 +65,8 @@ def replay(
     """
     from smartsql import replay as engine
 
-    strategies = [name.strip() for name in strategy.split(",")]
+    strategies = list(dict.fromkeys(name.strip() for name in strategy.split(",")))
+    deltas = list(dict.fromkeys(deltas))
     try:
         results = engine.replay(
             file,

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from smartsql.errors import VerificationError
+
+if TYPE_CHECKING:
+    from smartsql.ledger import Ledger
+    from smartsql.verify import Check
 
 
 @click.command()
@@ -21,17 +25,18 @@ def verify(*, report: str, store: str | None) -> int:
     the design is computed anew. No model is asked.
     """
     from smartsql.ledger import Ledger
-    from smartsql.verify import verify as check_report
 
     failed = 0
     for values in _reports(Path(report)):
-        path = store or str(values.get("store"))
+        path = store or values.get("store")
+        if not isinstance(path, str):
+            raise VerificationError("the report names no store; give it with --store.")
         if not Path(path).expanduser().is_file():
             raise VerificationError(f"the ledger {path!r} does not exist; give it with --store.")
         ledger = Ledger(path)
         try:
             click.echo(f"{values.get('call')}, run {values.get('run')}:")
-            for check in check_report(values, ledger):
+            for check in _checks(values, ledger):
                 failed += not check.holds
                 click.echo(
                     f"  {'ok    ' if check.holds else 'FAILED'} {check.what}: {check.detail}"
@@ -40,6 +45,20 @@ def verify(*, report: str, store: str | None) -> int:
             ledger.close()
     click.echo("the report holds." if not failed else f"{failed} checks failed.")
     return 1 if failed else 0
+
+
+def _checks(values: dict[str, Any], ledger: Ledger) -> list[Check]:
+    """The checks of one report; what is no report at all is refused in words."""
+    from smartsql.verify import verify as check_report
+
+    try:
+        return check_report(values, ledger)
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+        # a field of another type or form than reports have, wherever it was met
+        raise VerificationError(
+            f"the report is malformed ({type(error).__name__}: {error}); write it again with "
+            f"--report, or with report.to_json()."
+        ) from error
 
 
 def _reports(path: Path) -> list[dict[str, Any]]:

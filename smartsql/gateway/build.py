@@ -8,7 +8,7 @@ from smartsql.config import Model, Settings
 from smartsql.errors import ConfigError
 from smartsql.gateway import Backend
 from smartsql.gateway.limits import Slots
-from smartsql.gateway.urls import is_loopback
+from smartsql.gateway.urls import checked_base_url, is_loopback
 
 
 def build(settings: Settings) -> dict[str, Backend]:
@@ -42,6 +42,7 @@ def _openai(model: Model, slots: Slots) -> Backend:
     from smartsql.gateway.openai_api import OpenAIBackend
     from smartsql.gateway.prices import price_of
 
+    checked_base_url(model.base_url, model.name)  # before its key and price are missed
     return OpenAIBackend(
         model.name,
         base_url=model.base_url,

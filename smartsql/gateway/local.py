@@ -13,7 +13,7 @@ from types import CodeType
 
 from smartsql.errors import ConfigError
 from smartsql.gateway import DELIVERED, Allowance, Attempt, Price, PythonFunction, Request
-from smartsql.gateway.worker import BATCH_ROWS, FREE, Answer, LocalBackend, failed
+from smartsql.gateway.worker import BATCH_ROWS, FREE, Answer, LocalBackend, described, failed
 
 LONGEST_ANSWER_TOKENS = 64
 """Assumed of a priced callable when money is set aside for its calls."""
@@ -187,13 +187,7 @@ def resolve_function(text: str) -> PythonFunction:
         raise ConfigError(
             f"{text!r} does not name a function; write it as 'package.module:function'."
         )
-    try:
-        found: object = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ConfigError(
-            f"cannot import module {module_name!r} of function {text!r}: {error}. "
-            f"Install it, or put its folder on PYTHONPATH."
-        ) from error
+    found = imported(module_name, text)
     for part in path.split("."):
         if not hasattr(found, part):
             raise ConfigError(f"module {module_name!r} has no {path!r}, which {text!r} names.")
@@ -201,6 +195,27 @@ def resolve_function(text: str) -> PythonFunction:
     if not callable(found):
         raise ConfigError(f"{text!r} is {type(found).__name__}, not a function over texts.")
     return found
+
+
+def imported(module_name: str, text: str) -> object:
+    """The module of the function that `text` names.
+
+    Raises:
+        ConfigError: it cannot be found, has a syntax error, or raises when it is imported.
+    """
+    try:
+        return importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:  # the user's code: it may raise anything
+        what = f"cannot import module {module_name!r} of function {text!r}"
+        said = str(error).rstrip(".")
+        if isinstance(error, ModuleNotFoundError):
+            raise ConfigError(
+                f"{what}: {said}. Install it, or put its folder on PYTHONPATH."
+            ) from error
+        place = described(error)
+        if isinstance(error, SyntaxError):
+            place, said = f"{type(error).__name__} at {error.filename}:{error.lineno}", error.msg
+        raise ConfigError(f"{what}: {place}{said and ': ' + said}.") from error
 
 
 def qualified_name(function: object) -> str:

@@ -33,14 +33,16 @@ def checked_base_url(url: str, model: str) -> str:
         _ = parts.port
     except ValueError:
         parts, host = urlsplit(""), None
-    if parts.scheme not in ("http", "https") or not host:
-        problem = "it must look like https://host/v1"
-    elif parts.username or parts.password or parts.query or parts.fragment:
+    if any(mark in url for mark in "@?#"):
         # the value is not repeated: it may hold a secret
         raise ConfigError(
             f"base_url of model {model!r} has a user, a query or a fragment in it. Give the plain "
             f"address, and the key by the name of an environment variable in api_key_env."
         )
+    if "://" not in url:
+        problem = "it has no scheme (https://) and must look like https://host/v1"
+    elif parts.scheme not in ("http", "https") or not host:
+        problem = "it must look like https://host/v1"
     elif parts.scheme == "http" and not is_loopback(url):
         problem = "plain http is only allowed to this machine (localhost, 127.0.0.1); use https"
     if problem:

@@ -140,8 +140,9 @@ class LocalBackend(ABC):
         """The batch's attempts, whatever happens in the model."""
         try:
             return answer(batch)
-        except Exception as error:
-            # the boundary of the thread: an attempt must follow, or the reader waits for ever
+        except BaseException as error:
+            # the boundary of the thread: an attempt must follow, or the reader waits for ever,
+            # even if the model calls sys.exit
             message = f"model {self._name!r} raised {described(error)}"
             logger.warning("%s; %d rows got no answer", message, len(batch))
             return failed(batch, "server_error", message)

@@ -48,7 +48,7 @@ class Certified(Tuning):
         usable, notes = usable_candidates(problem)
         if problem.tolerated < 1 or problem.population.n_rows <= FEWEST_ROWS:
             notes.append(
-                f"{problem.population.n_rows} rows, {problem.tolerated} of which may differ: "
+                f"{problem.population.n_rows} row(s), {problem.tolerated} of which may differ: "
                 f"the reference answers all."
             )
             usable = []

@@ -139,6 +139,19 @@ def test_an_exception_fails_its_batch_only_and_its_message_is_kept_back() -> Non
     assert SECRET not in error
 
 
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit, BaseException])
+def test_whatever_a_function_raises_its_thread_lives_on(error: type[BaseException]) -> None:
+    def leaving(texts: list[str]) -> list[str]:
+        if "leave" in texts:
+            raise error(SECRET)
+        return texts
+
+    attempts = answers(PythonBackend("m", leaving, batch_rows=1), ["a", "leave", "b"])
+    assert [attempt.status for attempt in attempts] == ["ok", "server_error", "ok"]
+    assert str(attempts[1].error).startswith(f"model 'm' raised {error.__name__} at {__file__}:")
+    assert SECRET not in str(attempts[1].error)
+
+
 def test_rows_share_the_batchs_wall_time() -> None:
     def slow(texts: list[str]) -> list[str]:
         time.sleep(0.05)
@@ -335,6 +348,11 @@ def test_a_function_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.Mon
         "class Tool:\n    @staticmethod\n    def answer(texts):\n        return texts\nvalue = 3\n"
     )
     (tmp_path / "my_broken.py").write_text("import no_such_module_anywhere\n")
+    (tmp_path / "my_typo.py").write_text("x = 1\ndef f(texts)\n    return texts\n")
+    (tmp_path / "my_raising.py").write_text("x = 1\n\nraise ValueError('no table')\n")
+    (tmp_path / "my_leaving.py").write_text("import sys\nsys.exit(3)\n")
+    (tmp_path / "my_outer.py").write_text("import my_typo\n")
+    (tmp_path / "my_missing_name.py").write_text("from json import no_such_name\n")
     monkeypatch.syspath_prepend(tmp_path)
     importlib.invalidate_caches()
     assert resolve_function("my_models:Tool.answer")(["a"]) == ["a"]
@@ -343,7 +361,12 @@ def test_a_function_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.Mon
         ":f": "does not name a function",
         "my_models:": "does not name a function",
         "no_such_module_at_all:f": "cannot import module 'no_such_module_at_all'",
-        "my_broken:f": "cannot import module 'my_broken'",
+        "my_broken:f": "cannot import module 'my_broken' .*: No module named .* on PYTHONPATH",
+        "my_typo:f": r"'my_typo' of .*: SyntaxError at .*/my_typo\.py:2: expected ':'\.$",
+        "my_outer:f": r"'my_outer' of .*: SyntaxError at .*/my_typo\.py:2: expected ':'\.$",
+        "my_raising:f": r"'my_raising' of .*: ValueError at .*/my_raising\.py:3: no table\.$",
+        "my_leaving:f": r"'my_leaving' of .*: SystemExit at .*/my_leaving\.py:2: 3\.$",
+        "my_missing_name:f": r"ImportError at .*/my_missing_name\.py:1: cannot import name",
         "my_models:missing": "has no 'missing'",
         "my_models:value": "is int, not a function",
         "..my_models:f": "does not name a function",
