@@ -284,7 +284,8 @@ class Pilot:
             elif audited > 0 and is_hopeless(found, audited, self.tuning.hopeless):
                 self.live.remove(model)
                 self.notes.append(
-                    f"{model.name} was dropped: on {found} of {audited} pilot rows it differed or failed."
+                    f"{model.name} was dropped: on {found} of {audited} pilot rows it differed "
+                    f"or failed."
                 )
 
     def _mixture(self, standings: list[Standing]) -> Mixture:
