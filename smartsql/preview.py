@@ -143,18 +143,15 @@ def _model(
     paid = store.lookup(identity, work.cells.digests)
     _, calls, *_, seconds = totals.get(candidate.name, (candidate.name, 0, 0, 0, 0.0, 0.0))
     measured = seconds / calls if calls else None
+    prompts = work.cells.task.rendered(work.cells.texts.to_pylist())
     return ModelPreview(
         candidate.name,
         "reference" if position == 0 else "candidate",
         str(backend.price),
         len(paid),
-        sum(len(text.encode("utf-8", "surrogatepass")) for text in _rendered(work)) // 4,
+        sum(len(text.encode("utf-8", "surrogatepass")) for text in prompts) // 4,
         candidate.expected_cost if work.unit == "usd" else measured,
     )
-
-
-def _rendered(work: Work) -> list[str]:
-    return [work.cells.task.render(text) for text in work.cells.texts.to_pylist()]
 
 
 def _bounds(work: Work, models: list[ModelPreview]) -> list[float]:

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from smartsql.population import Population
 from smartsql.types import (
-    FAILED,
     UNKNOWN,
     BoolArray,
     Candidate,
@@ -115,6 +114,3 @@ class Profile:
         totals = self._totals[model]
         totals[0] += prompts.size
         totals[1] += int(np.rint(costs * 1e12).astype(np.int64).sum())
-
-
-__all__ = ["FAILED", "UNKNOWN", "Problem", "Profile"]
