@@ -20,7 +20,9 @@ class Source(Protocol):
         """Record an answer in the profile for every prompt of every ask.
 
         Asks run concurrently. A call that fails for good is recorded as `FAILED`. Prompts that
-        the profile already knows must not be among them.
+        the profile already knows must not be among them. What goes into the prompts of a model
+        with prerequisites (`Candidate.after`) is in the profile; where one of them failed, the
+        model is not asked and recorded as `FAILED` at no cost.
         """
         ...
 
@@ -57,8 +59,30 @@ def run(policy: Policy, problem: Problem, source: Source) -> Outcome:
     return Outcome(plan, answered_by, profile, rounds)
 
 
-def fulfil(asks: Sequence[Ask], profile: Profile, source: Source) -> bool:
-    """Ask what is not known yet; False if all was known."""
+def fulfil(asks: Sequence[Ask], profile: Profile, source: Source) -> int:
+    """Ask what is not known yet, in waves: what an ask builds upon is asked before it.
+
+    Returns:
+        Waves that asked something.
+    """
+    before = _prerequisites(asks, profile)
+    waves = fulfil(before, profile, source) if before else 0
+    return waves + _wave(asks, profile, source)
+
+
+def _prerequisites(asks: Sequence[Ask], profile: Profile) -> list[Ask]:
+    """Asks for the answers that go into the prompts of these asks and are not known yet."""
+    after = {model.name: model.after for model in profile.problem.callable}
+    missing: dict[str, list[IntArray]] = {}
+    for ask in asks:
+        for name in after[ask.model]:
+            missing.setdefault(name, []).append(ask.prompts[~profile.known(name, ask.prompts)])
+    asked = {name: np.concatenate(prompts) for name, prompts in missing.items()}
+    return [Ask(name, prompts) for name, prompts in asked.items() if prompts.size]
+
+
+def _wave(asks: Sequence[Ask], profile: Profile, source: Source) -> bool:
+    """Ask what is not known yet, all at once; False if all was known."""
     unknown = []
     for ask in asks:
         prompts = np.unique(ask.prompts)

@@ -40,12 +40,14 @@ class Population:
         order: prompt of each row in random order; shape (n_rows,).
         first: position in `order` at which each prompt occurs first; shape (n_prompts,).
         last: position in `order` at which each prompt occurs last; shape (n_prompts,).
+        entropy: seed of whatever is drawn beyond the order; as secret as the order.
     """
 
     weights: IntArray
     order: IntArray
     first: IntArray
     last: IntArray
+    entropy: int = 0
 
     @property
     def n_rows(self) -> int:
@@ -80,11 +82,13 @@ class Population:
         canonical = np.lexsort((halves[:, 1], halves[:, 0]))
         weights = np.ascontiguousarray(weights, dtype=np.int64)
         rows = np.repeat(canonical, weights[canonical])
-        keys = np.random.PCG64(seed).random_raw(rows.size)
-        return Population.in_order(rows[np.argsort(keys, kind="stable")], weights)
+        stream = np.random.PCG64(seed)
+        keys = stream.random_raw(rows.size)
+        entropy = int(stream.random_raw())
+        return Population.in_order(rows[np.argsort(keys, kind="stable")], weights, entropy)
 
     @staticmethod
-    def in_order(order: IntArray, weights: IntArray) -> Population:
+    def in_order(order: IntArray, weights: IntArray, entropy: int = 0) -> Population:
         """The population with its rows in a given order (for methods that read tables in order)."""
         order = np.ascontiguousarray(order, dtype=np.int64)
         positions = np.arange(order.size, dtype=np.int64)
@@ -92,7 +96,7 @@ class Population:
         last = np.full(weights.size, -1, dtype=np.int64)
         first[order[::-1]] = positions[::-1]
         last[order] = positions
-        return Population(np.asarray(weights, dtype=np.int64), order, first, last)
+        return Population(np.asarray(weights, dtype=np.int64), order, first, last, entropy)
 
 
 def as_halves(digests: Sequence[bytes] | NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -156,7 +156,7 @@ def _model(
 
 def _bounds(work: Work, models: list[ModelPreview]) -> list[float]:
     """Low, expected and high cost of the call."""
-    from smartsql.policies.planning import PromptCounts, design_table, outlook, posterior
+    from smartsql.policies.exact.planning import PromptCounts, design_table, outlook, posterior
 
     n = len(work.cells.digests)
     reference = models[0].cost_per_call or 0.0

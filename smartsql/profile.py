@@ -18,23 +18,46 @@ from smartsql.types import (
 )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Features:
+    """Figures about the text of each prompt, known before any call.
+
+    Attributes:
+        names: of the figures.
+        values: from 0 to 255, so that they are kept and compared exactly; shape (n_prompts, k).
+    """
+
+    names: tuple[str, ...]
+    values: NDArray[np.uint8]
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """A call to be answered: rows, requirement, and who may answer.
 
     Attributes:
         candidates: models other than the reference, in the order of the configuration.
+        verifiers: calls that judge a candidate's answer. They answer nothing themselves: the
+            profile shows the verified model's answer, with the verifier's confidence in it.
+        features: what the texts of the prompts say at no cost, if anything.
     """
 
     requirement: Requirement
     population: Population
     reference: Candidate
     candidates: tuple[Candidate, ...]
+    verifiers: tuple[Candidate, ...] = ()
+    features: Features | None = None
 
     @property
     def models(self) -> tuple[Candidate, ...]:
         """The reference, then the candidates: the positions that `Plan.assigned` uses."""
         return (self.reference, *self.candidates)
+
+    @property
+    def callable(self) -> tuple[Candidate, ...]:
+        """All that can be asked: the models, then the verifiers."""
+        return (*self.models, *self.verifiers)
 
     @property
     def tolerated(self) -> int:
@@ -52,12 +75,13 @@ class Profile:
     def __init__(self, problem: Problem) -> None:
         n = problem.population.n_prompts
         self.problem = problem
-        self._codes = {m.name: np.full(n, UNKNOWN, dtype=np.int32) for m in problem.models}
-        self._costs = {m.name: np.zeros(n, dtype=np.float64) for m in problem.models}
+        everyone = problem.callable
+        self._codes = {m.name: np.full(n, UNKNOWN, dtype=np.int32) for m in everyone}
+        self._costs = {m.name: np.zeros(n, dtype=np.float64) for m in everyone}
         self._confidences: dict[str, NDArray[np.float64]] = {}
-        self._expected = {m.name: m.expected_cost for m in problem.models}
+        self._expected = {m.name: m.expected_cost for m in everyone}
         # in whole 1e-12 units, so that the sum does not depend on the order of arrival
-        self._totals = {m.name: [0, 0] for m in problem.models}
+        self._totals = {m.name: [0, 0] for m in everyone}
 
     def codes(self, model: str) -> NDArray[np.int32]:
         """Answer codes of a model; shape (n_prompts,)."""

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from smartsql.errors import ParameterError, SmartSQLError
 from smartsql.population import Population, as_halves, digest
-from smartsql.profile import Problem, Profile
-from smartsql.types import Ask, BoolArray, Candidate, FloatArray, IntArray, Requirement
+from smartsql.profile import Features, Problem, Profile
+from smartsql.types import FAILED, Ask, BoolArray, Candidate, FloatArray, IntArray, Requirement
 
 
 class RecordingError(SmartSQLError):
@@ -39,6 +39,9 @@ class Recording:
         weights: rows of the table that each recorded row stands for; shape (n_rows,).
         digests: two 64-bit halves for each row, all distinct; shape (n_rows, 2).
         prompt_prices: price of prompt tokens by model, where known for every model, else None.
+        verifies: models whose confidence came from a second call that is paid for on its own,
+            by the name of that call; its costs and confidences stand under that name.
+        features: figures about the inputs, if anything is known of them.
     """
 
     models: tuple[str, ...]
@@ -49,6 +52,8 @@ class Recording:
     digests: NDArray[np.uint64]
     confidences: Mapping[str, FloatArray] = field(default_factory=dict)
     prompt_prices: Mapping[str, float] | None = None
+    verifies: Mapping[str, str] = field(default_factory=dict)
+    features: Features | None = None
 
     @staticmethod
     def of(
@@ -114,7 +119,34 @@ class Recording:
         else:
             population = Population.shuffled(self.digests, self.weights, seed)
         reference, *others = (Candidate(m, self.mean_costs[m]) for m in self.models)
-        return Problem(requirement, population, reference, tuple(others))
+        verifiers = (
+            Candidate(name, self.mean_costs[name], after=(model,))
+            for name, model in self.verifies.items()
+            if model in self.models
+        )
+        return Problem(
+            requirement, population, reference, tuple(others), tuple(verifiers), self.features
+        )
+
+    def verified(self, costs: Mapping[str, FloatArray]) -> Recording:
+        """The same answers, with confidences of some models as calls of their own.
+
+        Args:
+            costs: what the second calls cost, by the model whose answers they judge;
+                shape (n_rows,) each.
+        """
+        names = {model: f"{model} verification" for model in costs if model in self.confidences}
+        failed = {m: self.codes[m] == FAILED for m in names}
+        paid = {names[m]: np.where(failed[m], 0.0, costs[m]) for m in names}
+        kept = {m: c for m, c in self.confidences.items() if m not in names}
+        return replace(
+            self,
+            codes={**self.codes, **{names[m]: self.codes[m] for m in names}},
+            costs={**self.costs, **paid},
+            mean_costs={**self.mean_costs, **{n: total(c) / c.size for n, c in paid.items()}},
+            confidences={**kept, **{names[m]: self.confidences[m] for m in names}},
+            verifies={**self.verifies, **{name: m for m, name in names.items()}},
+        )
 
 
 @dataclass(frozen=True, slots=True)

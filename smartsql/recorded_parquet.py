@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smartsql.errors import ParameterError
+from smartsql.features import features
 from smartsql.population import DIGEST_BYTES, as_halves, digest
+from smartsql.profile import Features
 from smartsql.recorded import Recording, RecordingError, total
 from smartsql.types import FAILED, FloatArray, IntArray
 
 REQUIRED = ("row_id", "input", "model", "output", "cost_usd")
-OPTIONAL = ("dataset", "confidence", "weight", "price_in_per_mtok")
+OPTIONAL = ("dataset", "confidence", "confidence_cost_usd", "weight", "price_in_per_mtok")
 
 
 def load(
@@ -111,7 +113,7 @@ class _Lines:
         if "confidence" in self.table.column_names:
             recorded = self._by_model(self._confidences(), np.nan)
             confidences = {m: c for m, c in recorded.items() if not np.isnan(c).all()}
-        return Recording(
+        recording = Recording(
             tuple(self.models),
             {m: c.astype(np.int32) for m, c in codes.items()},
             costs,
@@ -120,7 +122,29 @@ class _Lines:
             self._digests(),
             confidences,
             self._prompt_prices(),
+            features=self._features(),
         )
+        return recording.verified(self._verification_costs())
+
+    def _verification_costs(self) -> dict[str, FloatArray]:
+        """Costs of the calls that gave the confidences, for models where they were extra calls."""
+        if "confidence_cost_usd" not in self.table.column_names:
+            return {}
+        values = _numbers(self.table, "confidence_cost_usd")
+        if (values < 0).any() or np.isinf(values).any():
+            raise RecordingError(
+                "confidence_cost_usd must be finite and at least 0, or null where the confidence "
+                "came with the answer."
+            )
+        recorded = self._by_model(values, np.nan)
+        known = {m: c for m, c in recorded.items() if not np.isnan(c).all()}
+        return {m: np.where(np.isnan(c), np.nanmean(c), c) for m, c in known.items()}
+
+    def _features(self) -> Features:
+        """Figures about the inputs."""
+        line_input, inputs = _encoded(self.table, "input")
+        known = features([str(text) for text in inputs])
+        return Features(known.names, known.values[self._of_row("input", line_input)])
 
     def _by_model(self, values: Any, missing: float) -> dict[str, Any]:
         """Values of lines as one array over the rows for each model."""

@@ -134,10 +134,10 @@ def measure(recording: Recording, case: Case) -> Result:
         wrong = (outcome.answered_by == position) & ~recording.agrees(model.name)
         differing += int(recording.weights[wrong].sum())
     profile = outcome.profile
-    costs = np.concatenate([profile.costs(model.name) for model in problem.models])
+    costs = np.concatenate([profile.costs(model.name) for model in problem.callable])
     spend = total(costs[costs > 0.0])
     reference_spend = recording.reference_spend_usd
-    calls = {model.name: profile.n_asked(model.name) for model in problem.models}
+    calls = {model.name: profile.n_asked(model.name) for model in problem.callable}
     return {
         "strategy": policy.name,
         "delta": float(requirement.delta),
@@ -193,6 +193,12 @@ def _certified(recording: Recording) -> Policy:
     return Certified()
 
 
+def _certified_blind(recording: Recording) -> Policy:
+    from smartsql.policies.exact.exact import Exact
+
+    return Exact()
+
+
 def _reference(recording: Recording) -> Policy:
     from smartsql.policies.reference import Reference
 
@@ -220,6 +226,7 @@ def _hindsight(kind: str) -> Callable[[Recording], Policy]:
 
 STRATEGIES: dict[str, Callable[[Recording], Policy]] = {
     "certified": _certified,
+    "certified-blind": _certified_blind,
     "reference": _reference,
     "smart-profile-all": _smart("profile-all"),
     "smart-profile-smart": _smart("profile-smart"),

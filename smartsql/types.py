@@ -63,11 +63,14 @@ class Candidate:
         expected_cost: cost of one call as far as known before any call was made.
         learns: it is trained from the reference's answers; a policy asks for the
             training with `Ask(fit=True)` and never after its audit has begun.
+        after: names of models whose answers to the same prompt go into its own prompt, and are
+            therefore asked first. A verifier's is the one model that it verifies.
     """
 
     name: str
     expected_cost: float
     learns: bool = False
+    after: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,7 +211,7 @@ def _certificate(said: Report) -> list[Check]:
     """The risk of the design, computed anew from the certificate alone."""
     if said.strategy == "reference":
         return []
-    from smartsql.policies.certificate import recheck
+    from smartsql.policies.recheck import recheck
 
     wrong = recheck(said.certificate)
     return [

@@ -1,42 +1,49 @@
 """The `certified` policy: the promise kept at the least cost we know of.
 
-In the secret random order of the rows: a short pilot chooses one or two candidates and a design
-for each; the audit asks reference and candidates about the next rows until a design frees the
-rest, or a prefix of it; the candidate answers the freed rows, the reference all others. Pilot and
-audited rows carry the reference's answer.
+A pilot tells which candidate, which evidence and which proof are worth their money. Where rows look
+alike, an exact audit of one candidate decides (`smartsql.policies.exact`). Where evidence tells
+them apart, one candidate, the primary, answers all rows; others may be asked for evidence. Where
+predictions say that its answer is wrong, the reference is asked. Draws from the other rows are bets
+that few errors remain; when the bets are won the primary's answers are deployed.
 
-Why the promise holds: given the pilot, the order of the other rows is still uniform and the errors
-of each candidate among them are a fixed number. A design frees too many of them with probability
-at most its share of alpha, whatever that number is, and the shares add up to alpha. Stopping
-early, using less of a permission, or handing out no more than the tolerated rows breaks nothing.
+Why the promise holds: see `smartsql.stats.betting`. The primary and its answers are fixed before
+the first draw; the number of its errors among the rows in scope is a fixed number; a deployment
+with more than the tolerated errors needs the evidence against their true number to reach 1/alpha.
+Everything else, predictions, plans, stakes, escalations, may be arbitrary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from smartsql.policies import Steps
-from smartsql.policies.audit import Race, Settled, tolerated_rows
-from smartsql.policies.certificate import certificate, reference_certificate
-from smartsql.policies.pilot import Choice, Pilot
-from smartsql.policies.planning import design_table
-from smartsql.policies.sample import Sample
-from smartsql.policies.tuning import Tuning
+from smartsql.policies.eligible import eligible
+from smartsql.policies.exact.exact import Exact, reference_only
+from smartsql.policies.routing.certificate import reference_facts, routing_certificate
+from smartsql.policies.routing.evidence import evidence
+from smartsql.policies.routing.loop import Loop, unasked
+from smartsql.policies.routing.pilot import Configuration, Pilot
+from smartsql.policies.routing.tuning import RoutingTuning
 from smartsql.profile import Problem, Profile
-from smartsql.types import UNKNOWN, Ask, Candidate, IntArray, Plan
+from smartsql.types import Ask, Plan
 
-SMALLEST_ALPHA = 1e-6
-"""Below this chance of a broken promise the reference answers all rows."""
-FEWEST_ROWS = 12
-"""Up to so many rows the reference answers all."""
+FEWEST_PROMPTS = 40
+"""With fewer distinct prompts there is nothing to learn from; the exact audit weighs every call."""
 
 
 @dataclass(frozen=True, slots=True)
-class Certified(Tuning):
-    """Audit candidates on a random sample and deploy what is proved."""
+class Certified:
+    """Route each row by evidence, prove the whole by an audit.
+
+    Attributes:
+        tuning: constants of routing.
+        exact: the policy that takes over where routing does not pay.
+    """
+
+    tuning: RoutingTuning = field(default_factory=RoutingTuning)
+    exact: Exact = field(default_factory=Exact)
 
     @property
     def name(self) -> str:
@@ -44,85 +51,84 @@ class Certified(Tuning):
         return "certified"
 
     def steps(self, problem: Problem, profile: Profile) -> Steps:
-        """Pilot, audit, and who answers what."""
-        usable, notes = usable_candidates(problem)
-        if problem.tolerated < 1 or problem.population.n_rows <= FEWEST_ROWS:
-            notes.append(
-                f"{problem.population.n_rows} row(s), {problem.tolerated} of which may differ: "
-                f"the reference answers all."
-            )
-            usable = []
-        if problem.requirement.alpha < SMALLEST_ALPHA:
-            notes.append(
-                f"gamma leaves a chance of {problem.requirement.alpha:.3g} only: "
-                f"the reference answers all."
-            )
-            usable = []
+        """Pilot, loop, and who answers what."""
+        usable, notes = eligible(problem)
         if not usable:
             return reference_only(problem, notes)
-        sample = Sample(problem, profile)
-        choice, settled = yield from self._audited(problem, sample, usable)
-        assigned = assignment(problem, sample, settled)
-        rows = int(problem.population.weights[assigned > 0].sum())
+        assigned = np.zeros(problem.population.n_prompts, dtype=np.int64)
+        candidates = [m for m in usable if not m.learns]
+        if not candidates or problem.population.n_prompts < FEWEST_PROMPTS:
+            return (yield from self.exact.steps(problem, profile))
+        pilot = Pilot(self.tuning, problem, profile, candidates)
+        ranked = yield from pilot.run()
+        free = pilot.free()
+        plain = pilot.exact() if ranked else None
+        if plain and self._plain(ranked[0], plain, free):
+            # its own pilot starts no earlier than what has been looked at to choose it
+            sizes = (pilot.size, *(s for s in self.exact.pilot_sizes if s > pilot.size))
+            exact = replace(self.exact, pilot_sizes=sizes)
+            return (yield from exact.steps(problem, profile))
+        if not ranked or ranked[0].cost >= free.cost:
+            return self._tolerated(problem, profile, pilot, free, notes)
+        chosen = ranked[0]
+        # prompts by their place in the secret order: how they are stored plays no part
+        every = np.argsort(problem.population.first, kind="stable")
+        fresh = every[unasked(profile, problem, every)]
+        fresh = fresh[: int(np.ceil(chosen.share * fresh.size))]
+        within = np.concatenate([fresh, pilot.prompts])
+        yield [Ask(name, within) for name in (chosen.primary, *chosen.helpers)]
+        answered = every[profile.codes(chosen.primary)[every] >= 0]
+        is_open = unasked(profile, problem, answered)
+        scope, known = answered[is_open], answered[~is_open]
+        order = np.concatenate([scope, known])
+        facts = evidence(profile, chosen.primary, chosen.helpers, order)
+        loop = Loop(self.tuning, problem, profile, chosen.primary, scope, known, facts)
+        settled = yield from loop.run()
+        names = [model.name for model in problem.models]
+        assigned[settled.deployed] = names.index(chosen.primary)
+        rows = int(problem.population.weights[settled.deployed].sum())
         return Plan(
             assigned,
             bound=min(problem.tolerated, rows) / problem.population.n_rows,
-            pilot_rows=choice.pilot,
-            audited_rows=max(0, sample.asked - choice.pilot),
-            certificate=certificate(problem, choice, settled, sample.asked, rows),
-            notes=(*notes, *choice.notes),
+            pilot_rows=pilot.size,
+            audited_rows=settled.drawn,
+            certificate=routing_certificate(problem, pilot.size, chosen, settled, loop, rows),
+            notes=tuple(notes),
         )
 
-    def _audited(
-        self, problem: Problem, sample: Sample, usable: list[Candidate]
-    ) -> Generator[list[Ask], None, tuple[Choice, Settled]]:
-        """Run pilot and audit."""
-        alpha = problem.requirement.alpha
-        table = design_table(problem.population.n_rows, problem.tolerated, alpha)
-        choice = yield from Pilot(self, sample, table, usable).run()
-        if choice.tests:
-            settled = yield from Race.start(self, sample, choice, alpha).run()
-        else:
-            saved, spare, start, end, _ = tolerated_rows(sample, table, choice.spare)
-            if saved <= 0.0:
-                spare, end = None, start
-            settled = Settled((), spare, start, end, permitted=False)
-        return choice, settled
+    def _plain(self, routed: Configuration, exact: Configuration, free: Configuration) -> bool:
+        """Whether a plain audit is the cheapest, as far as the pilot tells."""
+        margin = self.tuning.exact if routed.guided else self.tuning.exact_unguided
+        return exact.cost < min(routed.cost * margin, free.cost)
 
-
-def usable_candidates(problem: Problem) -> tuple[list[Candidate], list[str]]:
-    """Candidates that cost less than the reference, and a note on each that does not."""
-    price = problem.reference.expected_cost
-    if price <= 0.0:
-        return [], ["The reference model costs nothing, so it answers all rows."]
-    usable, notes = [], []
-    for candidate in problem.candidates:
-        if candidate.expected_cost < price:
-            usable.append(candidate)
-        else:
-            notes.append(f"{candidate.name} was not used: it costs as much as the reference.")
-    return usable, notes
-
-
-def assignment(problem: Problem, sample: Sample, settled: Settled) -> IntArray:
-    """Position of the model that answers each prompt; shape (n_prompts,).
-
-    A prompt goes to the candidate only if all its rows are freed and the reference has not
-    answered it. The permission is about rows; leaving some of them out only removes errors.
-    """
-    population = problem.population
-    assigned = np.zeros(population.n_prompts, dtype=np.int64)
-    if settled.deployed is None:
-        return assigned
-    inside = (population.first >= settled.start) & (population.last < settled.end)
-    inside &= sample.profile.codes(problem.reference.name) == UNKNOWN
-    names = [model.name for model in problem.models]
-    assigned[inside] = names.index(settled.deployed.model.name)
-    return assigned
-
-
-def reference_only(problem: Problem, notes: list[str]) -> Plan:
-    """All rows to the reference."""
-    assigned = np.zeros(problem.population.n_prompts, dtype=np.int64)
-    facts = reference_certificate(problem)
-    return Plan(assigned, bound=0.0, certificate=facts, notes=tuple(notes))
+    def _tolerated(
+        self,
+        problem: Problem,
+        profile: Profile,
+        pilot: Pilot,
+        free: Configuration,
+        notes: list[str],
+    ) -> Plan:
+        """The cheapest candidate on as many rows as may be wrong; no check is needed."""
+        population = problem.population
+        assigned = np.zeros(population.n_prompts, dtype=np.int64)
+        rows = 0
+        if free.primary:
+            names = [model.name for model in problem.models]
+            fresh = np.argsort(population.first, kind="stable")
+            fresh = fresh[unasked(profile, problem, fresh)]
+            some = fresh[np.cumsum(population.weights[fresh]) <= problem.tolerated]
+            assigned[some] = names.index(free.primary)
+            rows = int(population.weights[some].sum())
+        facts = reference_facts(problem) | {
+            "pilot_rows": pilot.size,
+            "predicted_cost": free.cost + pilot.prompts.size,
+            "deployed": {"model": free.primary or None, "rows": rows, "proved": False},
+        }
+        return Plan(
+            assigned,
+            bound=rows / population.n_rows,
+            pilot_rows=pilot.size,
+            certificate=facts,
+            notes=(*notes, "No routing was predicted to pay: only tolerated rows were handed out."),
+        )

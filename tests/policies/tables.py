@@ -9,7 +9,7 @@ import numpy as np
 
 from smartsql.executor import Outcome, run
 from smartsql.policies import Policy
-from smartsql.policies.certified import Certified
+from smartsql.policies.exact.exact import Exact
 from smartsql.population import Population, digest
 from smartsql.profile import Problem, Profile
 from smartsql.types import FAILED, Ask, Candidate, IntArray, Requirement
@@ -82,7 +82,7 @@ def solve(
     data: Table, delta: float, population: Population, policy: Policy | None = None
 ) -> Outcome:
     """Run the certified policy, or another one."""
-    return run(policy or Certified(), data.problem(delta, population), data)
+    return run(policy or Exact(), data.problem(delta, population), data)
 
 
 def wrong_rows(data: Table, outcome: Outcome) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from smartsql.policies.planning import (
+from smartsql.policies.exact.planning import (
     PromptCounts,
     design_table,
     error_rates,

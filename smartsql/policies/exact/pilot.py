@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from smartsql.policies.planning import (
+from smartsql.policies.exact.planning import (
     DesignTable,
     Outlook,
     is_hopeless,
@@ -20,8 +20,8 @@ from smartsql.policies.planning import (
     posterior,
     posterior_mean,
 )
-from smartsql.policies.sample import Sample
-from smartsql.policies.tuning import Tuning
+from smartsql.policies.exact.sample import Sample
+from smartsql.policies.exact.tuning import Tuning
 from smartsql.solver import Mixture, cheapest_mixture
 from smartsql.types import Ask, Candidate, FloatArray
 

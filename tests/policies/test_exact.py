@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from smartsql.executor import run
-from smartsql.policies.certificate import recheck
-from smartsql.policies.certified import Certified
+from smartsql.policies.exact.exact import Exact
+from smartsql.policies.recheck import recheck
 from smartsql.population import Population
 from smartsql.types import FAILED, IntArray
 from tests.policies.tables import (
@@ -131,7 +131,7 @@ def test_no_tolerated_row_means_the_reference_only(delta: float) -> None:
 @pytest.mark.parametrize("gamma", [0.01, 0.3, 0.5, 0.9, 0.999, 1 - 1e-6, 1 - 1e-15])
 def test_any_confidence_can_be_asked_for(gamma: float) -> None:
     data = table(600, cheap=(0.05, some_errors(600, 0.06)))
-    outcome = run(Certified(), data.problem(0.1, shuffled(600, 0), gamma), data)
+    outcome = run(Exact(), data.problem(0.1, shuffled(600, 0), gamma), data)
     assert cost_ratio(outcome) <= 1.0
     assert recheck(outcome.plan.certificate) == []
     if gamma > 1 - 1e-9:
@@ -219,7 +219,7 @@ def test_batches_go_through_the_order_and_repeat_no_prompt() -> None:
 def test_rows_asked_ahead_play_no_part_in_decisions_before_them() -> None:
     """With and without asking ahead the same looks issue the same permissions."""
     codes = some_errors(5000, 0.07)
-    patient, eager = Certified(look_ahead=0.0), Certified(look_ahead=0.5)
+    patient, eager = Exact(look_ahead=0.0), Exact(look_ahead=0.5)
     for seed in range(4):
         data = table(5000, cheap=(0.03, codes))
         one = solve(data, 0.1, shuffled(5000, seed), patient)
@@ -302,7 +302,7 @@ def test_labels_are_bought_for_a_learning_candidate_only_where_it_can_pay() -> N
 
 def certified(seed: int = 1) -> dict[str, object]:
     data = table(3000, cheap=(0.03, some_errors(3000, 0.08)))
-    outcome = run(Certified(), data.problem(0.1, shuffled(3000, seed)), data)
+    outcome = run(Exact(), data.problem(0.1, shuffled(3000, seed)), data)
     return dict(json.loads(json.dumps(outcome.plan.certificate)))
 
 
@@ -355,5 +355,5 @@ def test_reference_only_has_a_certificate_that_holds() -> None:
 
 
 def test_constants_are_fields_that_can_be_changed() -> None:
-    assert replace(Certified(), look_ahead=0.1).look_ahead == 0.1
-    assert Certified().name == "certified"
+    assert replace(Exact(), look_ahead=0.1).look_ahead == 0.1
+    assert Exact().name == "certified-blind"

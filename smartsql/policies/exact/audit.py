@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from smartsql.policies.pilot import Choice, Standing
-from smartsql.policies.planning import DesignTable, posterior
-from smartsql.policies.sample import Sample
-from smartsql.policies.tuning import Tuning
+from smartsql.policies.exact.pilot import Choice, Standing
+from smartsql.policies.exact.planning import DesignTable, posterior
+from smartsql.policies.exact.sample import Sample
+from smartsql.policies.exact.tuning import Tuning
 from smartsql.stats.calibrate import Worst, calibrate
 from smartsql.stats.design import Design
 from smartsql.types import Ask, FloatArray

@@ -1,11 +1,11 @@
-"""The certificate of a decision: facts from which anyone can check it again."""
+"""The certificate of an exact audit: facts from which anyone can check it again."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from smartsql.policies.audit import Settled, Test
-from smartsql.policies.pilot import Choice
+from smartsql.policies.exact.audit import Settled, Test
+from smartsql.policies.exact.pilot import Choice
 from smartsql.profile import Problem
 from smartsql.stats.calibrate import worst_case
 from smartsql.stats.design import Design, draw_up
@@ -16,7 +16,7 @@ VERSION = 1
 def certificate(
     problem: Problem, choice: Choice, settled: Settled, asked: int, deployed_rows: int
 ) -> dict[str, Any]:
-    """JSON-able facts of a decision of the certified policy.
+    """JSON-able facts of a decision of the exact policy.
 
     Rows are counted in the secret order: the pilot is rows 0 to `pilot_rows`, tests count from
     there, and `deployed` names the rows (first one, and the one after the last) of which those
@@ -46,7 +46,7 @@ def reference_certificate(problem: Problem) -> dict[str, Any]:
     """The facts of a decision to have the reference answer all rows."""
     requirement = problem.requirement
     return {
-        "procedure": "certified",
+        "procedure": "exact",
         "version": VERSION,
         "rows": problem.population.n_rows,
         "prompts": problem.population.n_prompts,
@@ -93,7 +93,7 @@ def _test_facts(test: Test) -> dict[str, Any]:
     }
 
 
-def recheck(facts: dict[str, Any]) -> list[str]:
+def recheck_exact(facts: dict[str, Any]) -> list[str]:
     """What a certificate claims and does not hold; empty when all of it holds.
 
     Recomputes the designs and their worst risk from rows, tolerated errors and levels, and checks

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from smartsql.policies.planning import PromptCounts
+from smartsql.policies.exact.planning import PromptCounts
 from smartsql.profile import Problem, Profile
 from smartsql.types import FAILED, Ask, Candidate, IntArray
 

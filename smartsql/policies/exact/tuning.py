@@ -1,4 +1,4 @@
-"""Constants of the `certified` policy. They move money, never the promise."""
+"""Constants of the exact audit. They move money, never the promise."""
 
 from __future__ import annotations
 

@@ -1,0 +1,183 @@
+"""How many rows to escalate and how many to audit, if the predictions were right.
+
+Rows left are laid out from the one whose repair is worth most to the one where it is worth least,
+in bins. A plan escalates a prefix of the bins and audits so many draws of the rest that the
+expected evidence suffices. It is made anew after every round, so it need not be exact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from smartsql.stats.betting import growth, tilt_for, tilted
+from smartsql.types import FloatArray, IntArray
+
+WEIGHT_FLOOR, WEIGHT_POWER = 0.03, 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Rows left, in bins from the first to escalate to the last.
+
+    Attributes:
+        order: positions of the items, sorted by bin; shape (n,).
+        bins: bin of each item, in the order of the items; shape (n,).
+        p: mean predicted error rate of each bin; shape (k,).
+        mass: rows of each bin; shape (k,).
+        items: distinct prompts of each bin; shape (k,).
+        price: mean price of asking the reference about a prompt; shape (k,).
+        weights: weight of a draw for one row; shape (k,).
+    """
+
+    order: IntArray
+    bins: IntArray
+    p: FloatArray
+    mass: FloatArray
+    items: FloatArray
+    price: FloatArray
+    weights: FloatArray
+
+
+def lay_out(p: FloatArray, mass: FloatArray, price: FloatArray, bins: int) -> Layout:
+    """Sort items by what a repair saves for its price, and cut them into bins."""
+    n = p.size
+    order = np.argsort(-(p * mass / price), kind="stable")
+    count = max(1, min(bins, n))
+    place = (np.arange(n) * count) // max(1, n)
+    where = np.empty(n, dtype=np.int64)
+    where[order] = place
+    rows = np.bincount(where, mass, count).astype(np.float64)
+    rate = np.bincount(where, mass * p, count) / rows
+    items = np.bincount(where, minlength=count).astype(np.float64)
+    cost = np.bincount(where, price, count) / items
+    weights = np.maximum(rate * (1 - rate / 2) / cost, WEIGHT_FLOOR) ** WEIGHT_POWER
+    return Layout(order, where, rate, rows, items, cost, weights)
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """A plan.
+
+    Attributes:
+        cost: expected price of all further calls of the reference.
+        escalated: bins to escalate.
+        draws: audits after that.
+        total: wrong rows that will be tested against at the end.
+        closes: it is cheaper to ask about all rows but the tolerated ones.
+    """
+
+    cost: float
+    escalated: int
+    draws: float
+    total: float
+    closes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Evidence so far as a function of the total of wrong rows tested.
+
+    Attributes:
+        totals: increasing; shape (g,).
+        logs: evidence in nats there; shape (g,).
+    """
+
+    totals: FloatArray
+    logs: FloatArray
+
+    def at(self, total: FloatArray) -> FloatArray:
+        """Evidence against the given totals."""
+        return np.interp(total, self.totals, self.logs)
+
+
+def plan(
+    layout: Layout, tolerated: int, found: float, evidence: Evidence | None, needed: float
+) -> Outline:
+    """The cheapest prefix and number of audits.
+
+    Args:
+        tolerated: wrong rows that may remain.
+        found: wrong rows found so far.
+        evidence: what was gathered so far, None for nothing.
+        needed: evidence in nats at which the rest is proved.
+    """
+    prospect = _Prospect(layout, tolerated, found, evidence)
+    k = layout.p.size
+    low, high = np.full(k, -14.0), np.full(k, 5.0)
+    for _ in range(10):
+        middle = (low + high) / 2
+        enough = prospect.after(middle)[3] >= needed
+        high = np.where(enough, middle, high)
+        low = np.where(enough, low, middle)
+    draws, price, total, gained = prospect.after(high)
+    costs = np.where(gained >= needed, prospect.escalated_cost + price, np.inf)
+    best = int(np.argmin(costs))
+    closing = _closing_cost(layout, tolerated)
+    if costs[best] >= closing:
+        return Outline(closing, k, 0.0, found + tolerated + 1.0, True)
+    return Outline(float(costs[best]), best, float(draws[best]), float(total[best]), False)
+
+
+class _Prospect:
+    """What audits of the rest bring, for every prefix of bins that may be escalated.
+
+    Draws without replacement are clocks: by time t an item of weight w is drawn with probability
+    1 - exp(-w t). Growth is taken at half of the time.
+    """
+
+    def __init__(
+        self, layout: Layout, tolerated: int, found: float, evidence: Evidence | None
+    ) -> None:
+        k = layout.p.size
+        self.layout, self.evidence = layout, evidence
+        self.rest = np.arange(k) >= np.arange(k)[:, None]
+        self.wrong = layout.mass * layout.p
+        self.escalated_cost = _before(layout.items * layout.price)
+        self.base = tolerated + 1.0
+        self.found = found + _before(self.wrong)
+        self.rate = layout.weights * (layout.mass / layout.items)
+        self.tilts = np.zeros(k)
+
+    def after(self, log_time: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """Draws, their price, the total that is tested then, and the evidence; shape (k,) each."""
+        layout = self.layout
+        clock = (np.exp(log_time) / self.rate.max())[:, None] * self.rate
+        drawn = self.rest * -np.expm1(-clock)
+        undrawn = self.rest * np.exp(-0.5 * clock)
+        total = self.base + self.found + drawn @ self.wrong
+        # halfway, the wrong rows that the hypothesis still has among those left
+        null = total - self.found - (self.rest - undrawn) @ self.wrong
+        left = layout.mass * undrawn
+        p = np.broadcast_to(layout.p, left.shape)
+        pull = np.broadcast_to(1.0 / layout.weights, left.shape)
+        # the tilt of the last look is near: a few steps from there do
+        self.tilts = tilt_for(p, pull, left, null, start=self.tilts, steps=4)
+        p0 = tilted(p, self.tilts[:, None] * pull)
+        chance = left * layout.weights
+        chance = chance / np.maximum(chance.sum(axis=1, keepdims=True), 1e-300)
+        draws = drawn @ layout.items
+        gained = draws * (chance * growth(p, p0)).sum(axis=1)
+        if self.evidence is not None:
+            gained = gained + self.evidence.at(total)
+        return draws, drawn @ (layout.items * layout.price), total, gained
+
+
+def _before(values: FloatArray) -> FloatArray:
+    """Sum of the values before each position."""
+    return np.concatenate([[0.0], np.cumsum(values)[:-1]])
+
+
+def _closing_cost(layout: Layout, tolerated: int) -> float:
+    """Price of asking about all rows but as many as may be wrong, the dear ones' last."""
+    cost = float((layout.items * layout.price).sum())
+    mass, spared = layout.mass, 0.0
+    free = float(tolerated)
+    for k in range(mass.size - 1, -1, -1):
+        share = min(1.0, free / mass[k])
+        spared += share * layout.items[k] * layout.price[k]
+        free -= share * mass[k]
+        if free <= 0.0:
+            break
+    return cost - spared
