@@ -123,8 +123,8 @@ class OracleMix(Hindsight):
 class OracleCascade(Hindsight):
     """The best threshold on the confidence of one cheaper model.
 
-    That model is asked about every row; rows below the threshold, and failed answers, go on to
-    the reference.
+    That model is asked about every row, and verified where its confidence comes from a call of its
+    own; rows below the threshold, and failed answers, go on to the reference.
     """
 
     @property
@@ -135,17 +135,20 @@ class OracleCascade(Hindsight):
     def assign(self, problem: Problem) -> Assigning:
         """Ask the model with the best threshold about every row, keep what lies above it."""
         reference_costs = self.truth.costs[problem.reference.name]
-        best, chosen, kept = float(reference_costs.sum()), 0, None
-        for position, model in enumerate(problem.candidates, start=1):
-            accepted = self._accepted(problem, model.name)
-            cost = self.truth.costs[model.name].sum() + reference_costs[~accepted].sum()
+        positions = {model.name: k for k, model in enumerate(problem.models)}
+        judged = [(model.name, model.name) for model in problem.candidates]
+        judged += [(model.name, model.after[0]) for model in problem.verifiers]
+        best, chosen, kept = float(reference_costs.sum()), ("", ""), None
+        for judge, model in judged:
+            accepted = self._accepted(problem, judge)
+            calls = sum(self.truth.costs[name].sum() for name in {judge, model})
+            cost = calls + reference_costs[~accepted].sum()
             if cost < best:
-                best, chosen, kept = float(cost), position, accepted
+                best, chosen, kept = float(cost), (judge, model), accepted
         assigned = np.zeros(problem.population.n_prompts, dtype=np.int64)
         if kept is not None:
-            name = problem.models[chosen].name
-            yield [Ask(name, np.arange(assigned.size, dtype=np.int64))]
-            assigned[kept] = chosen
+            yield [Ask(chosen[0], np.arange(assigned.size, dtype=np.int64))]
+            assigned[kept] = positions[chosen[1]]
         return assigned
 
     def _accepted(self, problem: Problem, model: str) -> BoolArray:
@@ -157,7 +160,7 @@ class OracleCascade(Hindsight):
         usable = ~np.isnan(confidences) & (self.truth.codes[model] != FAILED)
         rows = np.flatnonzero(usable)
         rows = rows[np.argsort(-confidences[rows], kind="stable")]
-        wrong = ~self.truth.agrees(model)[rows]
+        wrong = ~self.truth.agrees(self.truth.verifies.get(model, model))[rows]
         differing = np.cumsum(problem.population.weights[rows] * wrong)
         last_of_equals = np.append(np.diff(confidences[rows]) != 0, True)[: rows.size]
         ends = np.flatnonzero(last_of_equals & (differing <= problem.tolerated))
