@@ -42,6 +42,8 @@ class Recording:
         verifies: models whose confidence came from a second call that is paid for on its own,
             by the name of that call; its costs and confidences stand under that name.
         features: figures about the inputs, if anything is known of them.
+        correct: how right each answer is by a judge other than the reference, from 0 to 1, by
+            model; None unless known for all models; shape (n_rows,) each.
     """
 
     models: tuple[str, ...]
@@ -54,6 +56,7 @@ class Recording:
     prompt_prices: Mapping[str, float] | None = None
     verifies: Mapping[str, str] = field(default_factory=dict)
     features: Features | None = None
+    correct: Mapping[str, FloatArray] | None = None
 
     @staticmethod
     def of(
@@ -127,6 +130,11 @@ class Recording:
         return Problem(
             requirement, population, reference, tuple(others), tuple(verifiers), self.features
         )
+
+    def without(self, model: str) -> Recording:
+        """The same answers with one candidate fewer; the reference stays whatever is named."""
+        kept = tuple(m for m in self.models if m != model or m == self.reference)
+        return replace(self, models=kept)
 
     def verified(self, costs: Mapping[str, FloatArray]) -> Recording:
         """The same answers, with confidences of some models as calls of their own.

@@ -20,7 +20,10 @@ from smartsql.recorded import Recording, RecordingError, total
 from smartsql.types import FAILED, FloatArray, IntArray
 
 REQUIRED = ("row_id", "input", "model", "output", "cost_usd")
-OPTIONAL = ("dataset", "confidence", "confidence_cost_usd", "weight", "price_in_per_mtok")
+OPTIONAL = (
+    *("dataset", "confidence", "confidence_cost_usd", "weight"),
+    *("price_in_per_mtok", "correct"),
+)
 
 
 def load(
@@ -123,6 +126,7 @@ class _Lines:
             confidences,
             self._prompt_prices(),
             features=self._features(),
+            correct=self._correct(),
         )
         return recording.verified(self._verification_costs())
 
@@ -196,6 +200,29 @@ class _Lines:
                 f"its lines; give each row one, or choose one data set (--dataset)."
             )
         return shared
+
+    def _correct(self) -> dict[str, FloatArray] | None:
+        """How right each answer is; one without a verdict, or not recorded, is wrong.
+
+        None where the column is missing or holds something other than verdicts from 0 to 1: only
+        a table for people uses them, so a recording is not refused for their sake.
+        """
+        import pyarrow as pa
+
+        if "correct" not in self.table.column_names:
+            return None
+        column = self.table["correct"]
+        if pa.types.is_boolean(column.type):
+            column = column.cast(pa.uint8())
+        if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+            return None
+        values = np.asarray(column.cast(pa.float64()).to_numpy())
+        if (values < 0).any() or (values > 1).any():
+            return None
+        verdicts = self._by_model(values, np.nan)
+        if any(np.isnan(v).all() for v in verdicts.values()):
+            return None
+        return {model: np.nan_to_num(v, nan=0.0) for model, v in verdicts.items()}
 
     def _weights(self) -> IntArray:
         if "weight" not in self.table.column_names:

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from smartsql.errors import ParameterError
 from smartsql.executor import run
+from smartsql.ibc import Benefit, benefit
 from smartsql.policies import Policy
 from smartsql.recorded import RecordedSource, Recording, total
 from smartsql.recorded_parquet import load
@@ -81,26 +82,16 @@ def replay_recording(
     jobs: int = 1,
 ) -> Iterator[Result]:
     """Run strategies over a recording; arguments and results as for `replay`."""
-    for name, count in (("seeds", seeds), ("jobs", jobs)):
-        if count < 1:
-            raise ParameterError(f"{name} is {count}; it must be at least 1.")
-    if first_seed < 0:
-        raise ParameterError(f"first_seed is {first_seed}; it must be at least 0.")
-    if recording.reference_spend_usd <= 0.0:
-        raise ParameterError(
-            f"reference model {recording.reference!r} costs nothing in the recording, so no cost "
-            f"ratio exists. Give its lines a cost_usd above 0 (seconds will do)."
-        )
-    names = list(dict.fromkeys(strategies))
-    for name in names:
-        strategy(name, recording)
-    requirements = [Requirement(delta, gamma) for delta in dict.fromkeys(deltas)]
-    cases = [
-        Case(name, requirement, seed)
-        for name in names
-        for requirement in requirements
-        for seed in range(first_seed, first_seed + seeds)
-    ]
+    cases = listed(
+        recording,
+        deltas=deltas,
+        gamma=gamma,
+        strategies=strategies,
+        seeds=seeds,
+        first_seed=first_seed,
+    )
+    if jobs < 1:
+        raise ParameterError(f"jobs is {jobs}; it must be at least 1.")
     return replay_cases(recording, cases, jobs)
 
 
@@ -114,6 +105,54 @@ class Case:
     stored_order: bool = False
 
 
+def listed(
+    recording: Recording,
+    *,
+    deltas: Sequence[float],
+    gamma: float,
+    strategies: Sequence[str],
+    seeds: int,
+    first_seed: int = 0,
+) -> list[Case]:
+    """The runs that arguments of `replay` ask for, in order.
+
+    Raises:
+        ParameterError: an argument that no run can have.
+    """
+    if seeds < 1:
+        raise ParameterError(f"seeds is {seeds}; it must be at least 1.")
+    if first_seed < 0:
+        raise ParameterError(f"first_seed is {first_seed}; it must be at least 0.")
+    if recording.reference_spend_usd <= 0.0:
+        raise ParameterError(
+            f"reference model {recording.reference!r} costs nothing in the recording, so no cost "
+            f"ratio exists. Give its lines a cost_usd above 0 (seconds will do)."
+        )
+    names = list(dict.fromkeys(strategies))
+    for name in names:
+        strategy(name, recording)
+    requirements = [Requirement(delta, gamma) for delta in dict.fromkeys(deltas)]
+    return [
+        Case(name, requirement, seed)
+        for name in names
+        for requirement in requirements
+        for seed in range(first_seed, first_seed + seeds)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One run.
+
+    Attributes:
+        result: its fields, as they are written.
+        benefit: what it added to its small model, None if it asked no candidate.
+    """
+
+    result: Result
+    benefit: Benefit | None
+
+
 def measure(recording: Recording, case: Case) -> Result:
     """Replay one case.
 
@@ -123,6 +162,11 @@ def measure(recording: Recording, case: Case) -> Result:
         calls, pilot_rows, audited_rows, bound, decide_s`. Every call of a (model, row) is
         charged once. Agreement is over rows, those answered by the reference agree.
     """
+    return measure_benefit(recording, case).result
+
+
+def measure_benefit(recording: Recording, case: Case) -> Measured:
+    """Replay one case; the result as for `measure`, and its incremental benefit."""
     policy = strategy(case.strategy, recording)
     requirement = case.requirement
     problem = recording.problem(requirement, case.seed, stored_order=case.stored_order)
@@ -138,7 +182,7 @@ def measure(recording: Recording, case: Case) -> Result:
     spend = total(costs[costs > 0.0])
     reference_spend = recording.reference_spend_usd
     calls = {model.name: profile.n_asked(model.name) for model in problem.callable}
-    return {
+    result: Result = {
         "strategy": policy.name,
         "delta": float(requirement.delta),
         "gamma": float(requirement.gamma),
@@ -156,12 +200,20 @@ def measure(recording: Recording, case: Case) -> Result:
         "bound": float(outcome.plan.bound),
         "decide_s": decide_s,
     }
+    return Measured(result, benefit(recording, outcome, spend / reference_spend))
 
 
 def replay_cases(recording: Recording, cases: Sequence[Case], jobs: int = 1) -> Iterator[Result]:
     """Results in the order of the cases, whatever the number of processes."""
+    return (each.result for each in measured_cases(recording, cases, jobs))
+
+
+def measured_cases(
+    recording: Recording, cases: Sequence[Case], jobs: int = 1
+) -> Iterator[Measured]:
+    """Runs in the order of the cases, whatever the number of processes."""
     if jobs == 1:
-        yield from (measure(recording, case) for case in cases)
+        yield from (measure_benefit(recording, case) for case in cases)
         return
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
@@ -182,9 +234,9 @@ def _share(recording: Recording) -> None:
     _shared[:] = [recording]
 
 
-def _measure_shared(case: Case) -> Result:
-    """`measure` in a worker process."""
-    return measure(_shared[0], case)
+def _measure_shared(case: Case) -> Measured:
+    """`measure_benefit` in a worker process."""
+    return measure_benefit(_shared[0], case)
 
 
 def _certified(recording: Recording) -> Policy:
@@ -214,6 +266,39 @@ def _smart(procedure: Procedure) -> Callable[[Recording], Policy]:
     return build
 
 
+def _threshold(recording: Recording) -> Policy:
+    from smartsql.policies.cascades.threshold import Threshold
+
+    return Threshold()
+
+
+def _data_shunt(recording: Recording) -> Policy:
+    from smartsql.policies.cascades.shunt import DataShunt
+
+    return DataShunt()
+
+
+def _bargain(recording: Recording) -> Policy:
+    from smartsql.policies.cascades.bargain import Bargain
+
+    return Bargain()
+
+
+def _automix(router: Literal["threshold", "pomdp-simple"]) -> Callable[[Recording], Policy]:
+    def build(recording: Recording) -> Policy:
+        from smartsql.policies.cascades.automix import AutoMix
+
+        return AutoMix(router)
+
+    return build
+
+
+def _automix_pomdp(recording: Recording) -> Policy:
+    from smartsql.policies.cascades.pomdp import AutoMixPOMDP
+
+    return AutoMixPOMDP()
+
+
 def _hindsight(kind: str) -> Callable[[Recording], Policy]:
     def build(recording: Recording) -> Policy:
         from smartsql.policies import hindsight
@@ -231,6 +316,12 @@ STRATEGIES: dict[str, Callable[[Recording], Policy]] = {
     "smart-profile-all": _smart("profile-all"),
     "smart-profile-smart": _smart("profile-smart"),
     "smart-model-mix": _smart("model-mix"),
+    "bargain": _bargain,
+    "threshold": _threshold,
+    "data-shunt": _data_shunt,
+    "automix-threshold": _automix("threshold"),
+    "automix-pomdp-simple": _automix("pomdp-simple"),
+    "automix-pomdp": _automix_pomdp,
     "oracle-single": _hindsight("OracleSingle"),
     "oracle-mix": _hindsight("OracleMix"),
     "oracle-cascade": _hindsight("OracleCascade"),
@@ -238,8 +329,25 @@ STRATEGIES: dict[str, Callable[[Recording], Policy]] = {
 }
 """Builders by strategy name, in the order in which they are listed."""
 
-PLANNED = ("automix-threshold", "automix-pomdp", "data-shunt")
-"""Strategies with a name but without code in this version."""
+SUMMARIES = {
+    "certified": "routes rows by evidence, proves the promise",
+    "certified-blind": "proves one candidate, without evidence on rows",
+    "reference": "asks the reference about every row",
+    "smart-profile-all": "SMART: profiles models until the cheapest is known",
+    "smart-profile-smart": "SMART: ends profiling where it does not pay",
+    "smart-model-mix": "SMART: a mixture of models",
+    "bargain": "BARGAIN: a two-model cascade that proves its threshold",
+    "threshold": "a cascade whose threshold is learned, without a guarantee",
+    "data-shunt": "Data Shunt: keeps what a small model is sure of, no guarantee",
+    "automix-threshold": "AutoMix: retries up to a bin of verification, no guarantee",
+    "automix-pomdp-simple": "AutoMix: the published one-step routers, no guarantee",
+    "automix-pomdp": "AutoMix: beliefs over a ladder, solved, no guarantee",
+    "oracle-single": "hindsight: the cheapest model that agrees often enough",
+    "oracle-mix": "hindsight: the best blind mixture",
+    "oracle-cascade": "hindsight: the best threshold on one model's confidence",
+    "clairvoyant": "hindsight: the cheapest right model for each row",
+}
+"""What each strategy is, in a line."""
 
 
 def strategy(name: str, recording: Recording) -> Policy:
@@ -251,8 +359,6 @@ def strategy(name: str, recording: Recording) -> Policy:
     if name in STRATEGIES:
         return STRATEGIES[name](recording)
     available = f"Available are {', '.join(STRATEGIES)}."
-    if name in PLANNED:
-        raise ParameterError(f"strategy {name!r} is not available in this version. {available}")
     near = get_close_matches(name, STRATEGIES, n=1, cutoff=0.4)
     hint = f"Did you mean {near[0]!r}? " if near else ""
     raise ParameterError(f"there is no strategy {name!r}. {hint}{available}")

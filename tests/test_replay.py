@@ -22,7 +22,16 @@ from smartsql.population import Population, digest
 from smartsql.profile import Problem, Profile
 from smartsql.recorded import Recording, RecordingError
 from smartsql.recorded_parquet import load, split_names
-from smartsql.replay import STRATEGIES, Case, measure, replay, replay_recording, strategy, summary
+from smartsql.replay import (
+    STRATEGIES,
+    SUMMARIES,
+    Case,
+    measure,
+    replay,
+    replay_recording,
+    strategy,
+    summary,
+)
 from smartsql.types import FAILED, Ask, Plan, Requirement
 
 FIELDS = [
@@ -30,7 +39,7 @@ FIELDS = [
     *("spend_usd", "reference_spend_usd", "cost_ratio", "agreement", "kept_promise"),
     *("reference_calls", "calls", "pilot_rows", "audited_rows", "bound", "decide_s"),
 ]
-READY = [name for name in STRATEGIES if name != "certified"]
+READY = list(STRATEGIES)
 
 
 def line(row: object, model: str, output: str | None, cost: float | None = 0.1, **more: Any) -> Any:
@@ -394,7 +403,7 @@ def test_certified_is_the_default_everywhere() -> None:
         ({"first_seed": -1}, "first_seed is -1"),
         ({"jobs": 0}, "jobs is 0"),
         ({"strategies": ["smart-mix"]}, "no strategy 'smart-mix'. Did you mean 'smart-model-mix'"),
-        ({"strategies": ["data-shunt"]}, "'data-shunt' is not available in this version. Avail"),
+        ({"strategies": ["data"]}, "no strategy 'data'. Did you mean 'data-shunt'"),
         ({"models": ["wek"]}, "'wek' has no rows in the recording. Did you mean 'weak'"),
         ({"dataset": "x"}, "no column dataset"),
     ],
@@ -449,6 +458,13 @@ def test_command_writes_lines_and_prints_the_table(reviews: Path, tmp_path: Path
     )
 
 
+def test_help_lists_every_strategy_with_what_it_is() -> None:
+    assert list(SUMMARIES) == list(STRATEGIES)
+    shown = invoke("--help").stdout
+    for name in STRATEGIES:
+        assert f"\n  {name}  " in shown
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -457,7 +473,7 @@ def test_command_writes_lines_and_prints_the_table(reviews: Path, tmp_path: Path
         (["--gamma", "0"], "gamma is 0.0"),
         (["--seeds", "0"], "--seeds"),
         (["--strategy", "certain"], "no strategy 'certain'. Did you mean 'certified'"),
-        (["--strategy", "automix-pomdp"], "not available in this version"),
+        (["--strategy", "automix"], "no strategy 'automix'"),
         (["--reference", "weakest"], "Did you mean 'weak'"),
         (["--nonsense"], "No such option"),
     ],
