@@ -11,6 +11,9 @@ that the promise speaks of; at the worst D the policy is expected to come close 
 errors each, at rows of their own. Sorted puts the errors of a candidate at the start of the
 table, clustered in five runs, random anywhere. The exit code is 1 if any cell breaks the promise
 more often than 1 - gamma plus three standard errors.
+
+`--routed` runs the tables of `routed_tables.py` instead, on which confidences mislead: with the
+policy as it is ("certified") and with one that never takes the plain audit ("routed").
 """
 
 from __future__ import annotations
@@ -24,8 +27,10 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
+from routed_tables import CONFIDENCES, POLICIES, broken_and_cost, table
 from synthetic import Measured, Table, measure, row_digests
 
 from smartsql.policies.certified import Certified
@@ -33,6 +38,8 @@ from smartsql.population import Population
 from smartsql.types import BoolArray, Requirement
 
 SIZES = (50, 200, 2000, 20000)
+ROUTED_SIZES = (500, 2000)
+ROUTED_ERRORS = ("d+1", "d+4", "1.3d", "2d")
 ERRORS = ("d+1", "d+2", "1.05d", "1.15d", "1.5d")
 PLACEMENTS = ("sorted", "clustered", "random")
 CANDIDATES = ("one", "four")
@@ -110,19 +117,54 @@ def run_cell(cell: Cell, gamma: float, first_seed: int, seeds: int) -> dict[str,
     }
 
 
+def run_routed(cell: Cell, gamma: float, first_seed: int, seeds: int) -> dict[str, object]:
+    """All seeds of a cell with confidences; `candidates` names the policy."""
+    requirement = Requirement(cell.delta, gamma)
+    wrong = cell.wrong_rows(requirement.tolerated(cell.rows))
+    runs = []
+    started = perf_counter()
+    for seed in range(first_seed, first_seed + seeds):
+        data = table(cell.placement, cell.rows, wrong, np.random.default_rng([seed, cell.rows]))
+        runs.append(broken_and_cost(data, cell.candidates, requirement, seed))
+    elapsed = perf_counter() - started
+    failed, costs, rounds = (np.array(part) for part in zip(*runs, strict=True))
+    broken, limit = float(failed.mean()), 1 - gamma
+    return {
+        **asdict(cell),
+        "gamma": gamma,
+        "wrong": wrong,
+        "seeds": seeds,
+        "broken": broken,
+        "standard_error": math.sqrt(broken * (1 - broken) / seeds),
+        "held": broken <= limit + 3 * math.sqrt(limit * (1 - limit) / seeds),
+        "mean_cost": float(costs.mean()),
+        "max_cost": float(costs.max()),
+        "median_rounds": float(np.median(rounds)),
+        "mean_decide_s": elapsed / seeds,
+    }
+
+
 def cells(arguments: argparse.Namespace) -> Iterator[Cell]:
+    if arguments.routed:
+        rows_of, errors_of = arguments.rows or ROUTED_SIZES, arguments.errors or ROUTED_ERRORS
+        kinds, placements = arguments.policies, arguments.placements or CONFIDENCES
+    else:
+        rows_of, errors_of = arguments.rows or SIZES, arguments.errors or ERRORS
+        kinds, placements = CANDIDATES, arguments.placements or PLACEMENTS
     for rows, delta, candidates, errors, placement in product(
-        arguments.rows, arguments.delta, CANDIDATES, arguments.errors, arguments.placements
+        rows_of, arguments.delta, kinds, errors_of, placements
     ):
         yield Cell(rows, delta, errors, placement, candidates)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--rows", type=int, nargs="+")
     parser.add_argument("--delta", type=float, nargs="+", default=[0.1])
-    parser.add_argument("--errors", nargs="+", default=ERRORS, help="such as d+1 or 1.5d")
-    parser.add_argument("--placements", nargs="+", choices=PLACEMENTS, default=PLACEMENTS)
+    parser.add_argument("--errors", nargs="+", help="such as d+1 or 1.5d")
+    parser.add_argument("--placements", nargs="+", choices=PLACEMENTS + CONFIDENCES)
+    parser.add_argument("--routed", action="store_true", help="tables on which confidences mislead")
+    parser.add_argument("--policies", nargs="+", choices=POLICIES, default=tuple(POLICIES))
     parser.add_argument("--gamma", type=float, default=0.95)
     parser.add_argument("--seeds", type=int, default=1000, help="random orders for each cell")
     parser.add_argument("--first-seed", type=int, default=0)
@@ -134,7 +176,7 @@ def main() -> int:
     print("  rows delta candidates placement errors  broken (se)     mean cost  max  rounds  s/run")
     with ProcessPoolExecutor(arguments.jobs) as pool:
         results = pool.map(
-            run_cell,
+            run_routed if arguments.routed else run_cell,
             chosen,
             [arguments.gamma] * len(chosen),
             [arguments.first_seed] * len(chosen),

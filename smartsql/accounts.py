@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from smartsql import __version__
+from smartsql.asking_again import Agreement
 from smartsql.exchange import Exchange
 from smartsql.executor import Outcome
 from smartsql.report import ModelReport, Report
@@ -28,6 +30,19 @@ class Answered:
     error: pa.Array
 
 
+_BLANK: dict[str, Any] = {
+    "seed": 0,
+    "started_at": "",
+    "seconds": 0.0,
+    "decide_s": 0.0,
+    "run": 0,
+    "statement": "",
+    "strategy": "",
+    "store": "",
+}
+"""What the engine alone knows."""
+
+
 def without_answer(outcome: Outcome) -> BoolArray:
     """Prompts that the reference was to answer and did not; shape (n_prompts,)."""
     reference = outcome.profile.problem.reference.name
@@ -35,7 +50,13 @@ def without_answer(outcome: Outcome) -> BoolArray:
     return np.asarray((outcome.answered_by < 0) | ((outcome.answered_by == 0) & failed))
 
 
-def made_report(call: str, work: Work, outcome: Outcome, exchange: Exchange) -> Report:
+def made_report(
+    call: str,
+    work: Work,
+    outcome: Outcome,
+    exchange: Exchange,
+    agreement: Agreement | None = None,
+) -> Report:
     """The report of a call; the engine adds what it alone knows."""
     profile, plan = outcome.profile, outcome.plan
     weights, answered_by = work.weights, outcome.answered_by
@@ -68,41 +89,33 @@ def made_report(call: str, work: Work, outcome: Outcome, exchange: Exchange) -> 
         reference_rows=int(weights[(answered_by == 0) & ~lost].sum()),
         error_rows=error_rows,
         rounds=outcome.rounds,
-        models=tuple(
-            _model_report(position, work, outcome, exchange) for position in range(len(work.models))
-        ),
+        models=tuple(_model_report(i, work, outcome, exchange) for i in range(len(work.recipes))),
+        self_agreement=agreement,
         certificate=plan.certificate,
         notes=(*work.notes, *plan.notes),
         rows_digest=rows_digest(work.prompts, weights),
         answers_digest=answers_digest(answered_by),
         version=__version__,
-        seed=0,
-        started_at="",
-        seconds=0.0,
-        decide_s=0.0,
-        run=0,
-        statement="",
-        strategy="",
-        store="",
+        **_BLANK,
     )
 
 
 def _model_report(position: int, work: Work, outcome: Outcome, exchange: Exchange) -> ModelReport:
-    candidate = work.models[position]
-    tally = asdict(exchange.book.tallies[candidate.name])
-    backend_price = exchange.price_of(candidate.name)
+    recipe = work.recipes[position]
+    tally = asdict(exchange.book.tallies[recipe.name])
     mine = outcome.answered_by == position
-    if position == 0:
+    if recipe.role == "reference":
         mine &= ~without_answer(outcome)
     return ModelReport(
-        name=candidate.name,
-        role="reference" if position == 0 else "candidate",
-        identity=exchange.identities[candidate.name],
-        price=str(backend_price),
-        learns=candidate.learns,
-        expected_cost=candidate.expected_cost,
-        mean_cost=outcome.profile.mean_cost(candidate.name),
-        rows=int(work.weights[mine].sum()),
+        name=recipe.name,
+        role=recipe.role,
+        identity=exchange.identities[recipe.name],
+        price=str(exchange.price_of(recipe.name)),
+        learns=recipe.name in work.learning,
+        expected_cost=work.expected_costs[position],
+        mean_cost=outcome.profile.mean_cost(recipe.name),
+        rows=int(work.weights[mine].sum()) if recipe.answers_rows else 0,
+        recipe=recipe.facts() if recipe.is_derived else {},
         **{**tally, "served_by": tuple(sorted(tally["served_by"]))},
     )
 

@@ -21,7 +21,7 @@ from pydantic_settings import (
 )
 
 from smartsql.errors import ConfigError
-from smartsql.tasks import Equality, Task
+from smartsql.tasks import Equality, Step, Task
 
 OPENAI_URL = "https://api.openai.com/v1"
 FILE_NAME = "smartsql.toml"
@@ -34,6 +34,8 @@ NAME_OF_KEY = (
     "api_key_env must be the NAME of an environment variable that holds the key, such as "
     "OPENAI_API_KEY; the key itself does not belong in a configuration"
 )
+MOST_SAMPLES = 32
+"""Samples of a verification."""
 BUILT_IN_LADDER = ("gpt-6.1-sol", "gpt-6.1-terra", "gpt-6-luna")
 
 
@@ -43,6 +45,11 @@ class Model(BaseModel):
     `kind` is "openai" (any OpenAI-compatible endpoint), "llama_cpp" (a GGUF file in this
     process), "learned" (a classifier that learns from the reference's answers) or "python" (a
     callable over a list of texts). Keys are given by the name of an environment variable only.
+
+    `verification` has the model judge its own answers: "probability" by one call, a number by
+    that many samples. `hints` names models whose answers go into its prompt, as sentences
+    (`pruning = "soft"`) or by leaving out labels they give less than `prune_below` ("hard").
+    With `uses_steps` the answers to a task's steps go into it. `prompt` then is its own template.
     """
 
     model_config = ConfigDict(
@@ -65,6 +72,24 @@ class Model(BaseModel):
     path: str | None = None
     function: str | Callable[[list[str]], Any] | None = None
     version: str = ""
+    verification: Literal["probability"] | int | None = None
+    hints: tuple[str, ...] = ()
+    pruning: Literal["soft", "hard"] = "soft"
+    prune_below: float = Field(default=0.05, gt=0, lt=1)
+    uses_steps: bool = False
+    prompt: str | None = None
+
+    @field_validator("verification", mode="before")
+    @classmethod
+    def _is_one_call_or_samples(cls, value: object) -> object:
+        """One message instead of one for each of the types it may have."""
+        if value in (None, "probability"):
+            return value
+        if type(value) is int and 1 <= value <= MOST_SAMPLES:
+            return value
+        raise ValueError(
+            f'verification must be "probability" or a number of samples from 1 to {MOST_SAMPLES}'
+        )
 
     @field_validator("api_key_env")
     @classmethod
@@ -75,6 +100,18 @@ class Model(BaseModel):
         return value
 
 
+class StepSettings(BaseModel):
+    """An entry of `steps` in a `[tasks.NAME]` section."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    model: str
+    prompt: str
+    labels: tuple[str, ...] = ()
+    equal: Equality = "auto"
+
+
 class TaskSettings(BaseModel):
     """A `[tasks.NAME]` section."""
 
@@ -83,6 +120,7 @@ class TaskSettings(BaseModel):
     prompt: str
     labels: tuple[str, ...] = ()
     equal: Equality = "auto"
+    steps: tuple[StepSettings, ...] = ()
 
 
 def default_store() -> str:
@@ -112,6 +150,7 @@ class Settings(BaseSettings):
     max_in_flight: int = Field(default=256, ge=1)
     seed: int | None = Field(default=None, ge=0, le=MOST_SEED)
     default_task: str | None = None
+    self_agreement: int = Field(default=0, ge=0)
     models: tuple[Model, ...] = ()
     tasks: dict[str, TaskSettings] = Field(default_factory=dict)
 
@@ -144,11 +183,12 @@ class Settings(BaseSettings):
         if name not in self.tasks:
             raise ConfigError(
                 f"no task {name!r} is configured. "
-                + _did_you_mean(name, list(self.tasks))
+                + did_you_mean(name, list(self.tasks))
                 + f"Add a [tasks.{name}] section with a prompt to {FILE_NAME}."
             )
         section = self.tasks[name]
-        return Task(name, section.prompt, section.labels, section.equal)
+        steps = tuple(Step(s.name, s.model, s.prompt, s.labels, s.equal) for s in section.steps)
+        return Task(name, section.prompt, section.labels, section.equal, steps)
 
 
 Config = str | os.PathLike[str] | Settings
@@ -166,6 +206,8 @@ def load(config: Config | None = None, **arguments: Any) -> Settings:
     Raises:
         ConfigError: no such file, unknown key, value out of range, no reference or two.
     """
+    from smartsql.config_checks import check
+
     if isinstance(config, Settings):
         path, values = None, {name: getattr(config, name) for name in config.model_fields_set}
     else:
@@ -184,7 +226,7 @@ def load(config: Config | None = None, **arguments: Any) -> Settings:
     _check_environment(settings)
     if not settings.models:
         settings = settings.model_copy(update={"models": _built_in_ladder()})
-    _check(settings)
+    check(settings)
     return settings
 
 
@@ -280,40 +322,6 @@ def _built_in_ladder() -> tuple[Model, ...]:
     )
 
 
-def _check(settings: Settings) -> None:
-    names = [model.name for model in settings.models]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ConfigError(f"the model name {twice[0]!r} is configured twice; names must differ.")
-    references = [model.name for model in settings.models if model.reference]
-    if len(references) != 1:
-        seen = "none has" if not references else f"{', '.join(references)} have"
-        raise ConfigError(
-            f"exactly one of the models must have reference = true, but {seen} "
-            f"(models: {', '.join(names)}). Its answers define the right ones."
-        )
-    for model in settings.models:
-        _check_model(model)
-    for name in settings.tasks:
-        settings.task(name)
-    settings.task(None)
-
-
-def _check_model(model: Model) -> None:
-    needed = {"llama_cpp": "path", "python": "function"}.get(model.kind)
-    if needed and getattr(model, needed) is None:
-        raise ConfigError(f"model {model.name!r} of kind {model.kind!r} needs the key {needed!r}.")
-    if model.kind == "learned" and model.reference:
-        raise ConfigError(
-            f"model {model.name!r} learns from the reference and cannot be the reference itself."
-        )
-    if (model.input_usd_per_mtok is None) != (model.output_usd_per_mtok is None):
-        missing = (
-            "input_usd_per_mtok" if model.input_usd_per_mtok is None else "output_usd_per_mtok"
-        )
-        raise ConfigError(f"model {model.name!r} has one price only; set {missing} too.")
-
-
 def _explain(error: ValidationError, sources: dict[str, str]) -> str:
     """All problems, each with where the value came from; nothing that may hold a key is shown."""
     lines = []
@@ -328,7 +336,7 @@ def _explain(error: ValidationError, sources: dict[str, str]) -> str:
         elif problem["type"] == "extra_forbidden":
             key = str(problem["loc"][-1])
             known = _known_keys(problem["loc"])
-            lines.append(f"unknown key {place!r}{where}. {_did_you_mean(key, known)}".strip())
+            lines.append(f"unknown key {place!r}{where}. {did_you_mean(key, known)}".strip())
         else:
             shown = f"a {type(value).__name__}" if isinstance(value, (dict, list)) else repr(value)
             lines.append(f"{place!r}{where} is {shown}: {problem['msg']}")
@@ -338,12 +346,15 @@ def _explain(error: ValidationError, sources: dict[str, str]) -> str:
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     if location[0] == "models" and len(location) > 1:
         return list(Model.model_fields)
+    if location[0] == "tasks" and "steps" in location[2:-1]:
+        return list(StepSettings.model_fields)
     if location[0] == "tasks" and len(location) > 1:
         return list(TaskSettings.model_fields)
     return list(Settings.model_fields)
 
 
-def _did_you_mean(name: str, known: list[str]) -> str:
+def did_you_mean(name: str, known: list[str]) -> str:
+    """A sentence that names the nearest known name; empty if none is known."""
     return f"Did you mean {_nearest(name, known)!r}? " if known else ""
 
 

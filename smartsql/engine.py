@@ -17,12 +17,14 @@ import numpy as np
 import pyarrow as pa
 
 from smartsql.accounts import Answered, columns, made_report
+from smartsql.asking_again import Agreement, ask_again
 from smartsql.budget import Budget
 from smartsql.errors import BudgetError
 from smartsql.exchange import Exchange, Progress
 from smartsql.executor import Outcome, run
 from smartsql.gateway import Backend
 from smartsql.ledger import Ledger, Statement
+from smartsql.memory import Memory, mixed
 from smartsql.profile import Profile
 from smartsql.report import INCOMPLETE, Report
 from smartsql.types import Ask, IntArray, Plan, Requirement
@@ -132,13 +134,15 @@ class Engine:
         from smartsql.preview import preview
 
         work = self.prepare(call, prompts, weights)
+        again = self.settings.self_agreement
         return preview(
             f"smart_llm({call.text})",
-            work,
+            work.with_repeats() if again else work,
             self.backends,
             self.store,
             key=self._key(work),
             at_once=self.settings.max_in_flight if self.settings.reference.kind == "openai" else 1,
+            again=again,
         )
 
     def cancel(self, connection: int | None = None) -> None:
@@ -206,29 +210,26 @@ class Engine:
     def _run(
         self, call: Call, work: Work, cancelled: Event, started_at: datetime, clock: float
     ) -> Answered:
-        names = [model.name for model in work.models]
         key = self._key(work)
-        statement = self.store.statement(key, self._statement(work))
-        work = work.at_costs(statement.expected_costs)
+        memory = Memory(self.store, work)
+        starts = memory.starts(key)
+        statement = self.store.find_statement(key)
+        if statement is None:
+            statement = self.store.statement(key, self._statement(work, starts))
+        work = replace(work.at_costs(statement.expected_costs), notes=(*work.notes, *memory.notes))
+        if self.settings.self_agreement:
+            work = work.with_repeats()
         run_id = self.store.begin_run(key)
-        exchange = Exchange(
-            work.cells,
-            {name: self.backends[name] for name in names},
-            dict(zip(names, work.identities, strict=True)),
-            self.store,
-            run_id,
-            reference=names[0],
-            in_seconds=work.unit == "s",
-            on_error=self.settings.on_error,
-            budget=self._budget(call),
-            progress=self.progress,
-            cancelled=cancelled,
-        )
+        exchange = self._exchange(call, work, cancelled, run_id)
+        memory.begin(starts, exchange.learners)
         source = _Timed(exchange)
-        problem = work.problem(statement.seed)
+        problem = work.problem(statement.seed, statement.features)
         strategy = self.policy.name
+        agreement: Agreement | None = None
         try:
             outcome = run(self.policy, problem, source)
+            if self.settings.self_agreement:
+                agreement, work = self._repeated(outcome, work, source)
         except BudgetError as error:
             if self.settings.on_budget == "error" or source.profile is None:
                 raise
@@ -236,7 +237,7 @@ class Engine:
         finally:
             exchange.close()
         elapsed = time.perf_counter() - clock
-        report = made_report(f"smart_llm({call.text})", work, outcome, exchange)
+        report = made_report(f"smart_llm({call.text})", work, outcome, exchange, agreement)
         report = replace(
             report,
             seed=statement.seed,
@@ -250,17 +251,45 @@ class Engine:
         )
         self.store.end_run(run_id, report.to_json())
         self.history.append(report)
+        memory.keep(exchange.learners.learned(outcome.profile))
         return columns(work, outcome, exchange)
+
+    def _exchange(self, call: Call, work: Work, cancelled: Event, run_id: int) -> Exchange:
+        """Where the answers of one run come from."""
+        names = [recipe.name for recipe in work.recipes]
+        return Exchange(
+            work.cells,
+            {recipe.name: self.backends[recipe.backend] for recipe in work.recipes},
+            dict(zip(names, work.identities, strict=True)),
+            self.store,
+            run_id,
+            reference=names[0],
+            recipes={recipe.name: recipe for recipe in work.recipes},
+            in_seconds=work.unit == "s",
+            on_error=self.settings.on_error,
+            budget=self._budget(call),
+            progress=self.progress,
+            cancelled=cancelled,
+        )
+
+    def _repeated(
+        self, outcome: Outcome, work: Work, source: _Timed
+    ) -> tuple[Agreement | None, Work]:
+        """How often the reference repeats its answers; answers do not wait for it in vain."""
+        try:
+            return ask_again(outcome.profile, source, self.settings.self_agreement), work
+        except BudgetError as error:
+            note = f"The reference was not asked again as often as wanted: {error}"
+            return None, replace(work, notes=(*work.notes, note))
 
     def _key(self, work: Work) -> bytes:
         """Key of the statement; see `Work.key`."""
         return work.key(self.policy.name, self.settings.seed)
 
-    def _statement(self, work: Work) -> Statement:
+    def _statement(self, work: Work, starts: Mapping[str, str]) -> Statement:
         configured = self.settings.seed
-        seed = secrets.randbits(48) if configured is None else configured
-        costs = tuple(model.expected_cost for model in work.models)
-        return Statement(seed, work.prompts, work.weights, costs)
+        seed = secrets.randbits(48) if configured is None else mixed(configured, starts)
+        return Statement(seed, work.prompts, work.weights, work.expected_costs, work.features())
 
 
 class _Timed:

@@ -6,7 +6,6 @@ policies stay pure: lookups, claims, requests in flight, the budget, retries' bi
 
 from __future__ import annotations
 
-import hashlib
 import queue
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +14,6 @@ from threading import Event
 from typing import Literal
 
 import numpy as np
-import pyarrow as pa
 
 from smartsql.book import NOT_ASKED, Book, Cells
 from smartsql.budget import Budget, Gate
@@ -27,9 +25,13 @@ from smartsql.errors import (
     RateLimitError,
     SmartSQLError,
 )
-from smartsql.gateway import DELIVERED, Attempt, Attempts, Backend, LearningBackend, Price, Request
-from smartsql.ledger import LEASE_S, Ledger, Stored, new_owner
+from smartsql.gateway import DELIVERED, Attempt, Attempts, Backend, Price
+from smartsql.learners import Learners
+from smartsql.ledger import LEASE_S, Ledger, Stored
+from smartsql.materials import Prompting
+from smartsql.owners import new_owner
 from smartsql.profile import Profile
+from smartsql.recipes import Recipe
 from smartsql.types import Ask, BoolArray, IntArray
 
 Progress = Callable[[str, int, int, float], None]
@@ -38,20 +40,18 @@ Progress = Callable[[str, int, int, float], None]
 SLICE = 32_768
 """Requests handed to a backend at once; bounds the memory of a large statement."""
 _MODEL_BIT = 40
-_PROMPT_MASK = (1 << _MODEL_BIT) - 1
+_UNIT_MASK = (1 << _MODEL_BIT) - 1
 GRACE_S = 0.5
 """How long paid calls in flight may still end after an interrupt."""
 PATIENCE_S = 15.0
 """How long cancelled calls may take to say so."""
-TRAINED = " trained on "
-"""Stands between the identity of a learning model and the digest of its training set."""
 POLL_S = 0.05
 """How often the answers of others are looked for."""
 
 
 @dataclass(slots=True)
 class Job:
-    """Prompts that one model is being asked in this step."""
+    """Units that one model is being asked in this step; see `materials.Prompting`."""
 
     model: str
     identity: int
@@ -72,8 +72,9 @@ class Exchange:
 
     Args:
         cells: what is asked.
-        backends: the models by name; the reference among them.
+        backends: who is asked, by the names of the recipes; the reference among them.
         identities: under which their answers are kept, by name.
+        recipes: how calls are made, by name.
         reference: name of the reference model.
         in_seconds: costs are measured seconds instead of dollars.
         on_error: "error" stops at the first row that the reference fails for good.
@@ -90,6 +91,7 @@ class Exchange:
         run: int,
         *,
         reference: str,
+        recipes: Mapping[str, Recipe],
         in_seconds: bool = False,
         on_error: Literal["error", "null"] = "error",
         budget: Budget | None = None,
@@ -98,7 +100,6 @@ class Exchange:
     ) -> None:
         self._cells = cells
         self._backends = dict(backends)
-        self._forks: dict[str, LearningBackend] = {}
         self._ledger = ledger
         self._run = run
         self._reference = reference
@@ -108,9 +109,11 @@ class Exchange:
         self._cancelled = cancelled or Event()
         self._owner = new_owner()
         self._queue: Attempts = queue.SimpleQueue()
-        self.book = Book(cells, backends, in_seconds=in_seconds)
+        self.book = Book(cells, recipes, in_seconds=in_seconds)
+        self._prompting = Prompting(cells, recipes, self.book)
+        self._recipes = recipes
         self.identities = dict(identities)
-        self._trained: dict[str, str] = {}
+        self.learners = Learners(self._backends, self.identities, self.book, reference)
         self._failure: SmartSQLError | None = None
         self._has_claimed = False
 
@@ -123,8 +126,7 @@ class Exchange:
 
     def close(self) -> None:
         """Release what was made for this statement alone."""
-        for fork in self._forks.values():
-            fork.close()
+        self.learners.close()
 
     # --- one step ----------------------------------------------------------------------------
 
@@ -139,7 +141,7 @@ class Exchange:
         """
         for ask in asks:
             if ask.fit:
-                self._fit(ask.model, profile)
+                self.learners.fit(ask.model, profile)
         jobs: list[Job] = []
         try:
             jobs += [self._job(ask, profile) for ask in asks if ask.prompts.size]
@@ -153,21 +155,11 @@ class Exchange:
         if self._failure:
             raise self._failure
 
-    def _fit(self, model: str, profile: Profile) -> None:
-        """Train a learning model on all reference answers that are known."""
-        known = np.flatnonzero(profile.codes(self._reference) >= 0)
-        answers = self.book.answers_of(self._reference, known)
-        if model not in self._forks:
-            shared: LearningBackend = self._backends[model]  # type: ignore[assignment]
-            # statements that run at the same time must not train each other's model
-            self._forks[model] = self._backends[model] = shared.fork()
-        self._forks[model].fit(self._cells.texts.take(pa.array(known)).to_pylist(), answers)
-        self._trained[model] = training_digest(self.book.digests_of(known.tolist()), answers)
-
     def _job(self, ask: Ask, profile: Profile) -> Job:
-        """The prompts of an ask that are not in the ledger; those that are go to the profile."""
+        """The units of an ask that are not in the ledger; those that are go to the profile."""
         identity = self._ledger.identity(ask.model, self.identity_of(ask.model))
-        job = Job(ask.model, identity, np.sort(ask.prompts), Event())
+        prompts = self._with_prerequisites(ask, profile)
+        job = Job(ask.model, identity, self._prompting.units(ask.model, prompts), Event())
         version = self._ledger.version()
         job.todo = job.todo[~self._take_stored(job, job.todo, profile)]
         if self._backends[ask.model].claims:
@@ -177,14 +169,28 @@ class Exchange:
                 job.todo = job.todo[~self._take_stored(job, job.todo, profile)]
         return job
 
+    def _with_prerequisites(self, ask: Ask, profile: Profile) -> IntArray:
+        """The prompts for which all answers that go into them are usable; the others fail."""
+        prompts = np.sort(ask.prompts)
+        missing = np.zeros(prompts.size, dtype=np.bool_)
+        for name in self._recipes[ask.model].after:
+            missing |= profile.codes(name)[prompts] < 0
+        if missing.any():
+            self.book.enter_not_asked(ask.model, prompts[missing], profile)
+        return prompts[~missing]
+
+    def keys(self, model: str, units: Sequence[int]) -> list[bytes]:
+        """Under which answers are kept in the ledger, beside the identity."""
+        return self._prompting.keys(model, units)
+
     def _claim(self, job: Job) -> None:
-        """Keep those prompts to do that nobody else is asking right now."""
+        """Keep those units to do that nobody else is asking right now."""
         if not self._has_claimed:
             self._ledger.reap()
         self._has_claimed = True
         mine = np.ones(job.todo.size, dtype=np.bool_)
         for start in range(0, job.todo.size, SLICE):
-            digests = self.book.digests_of(job.todo[start : start + SLICE].tolist())
+            digests = self.keys(job.model, job.todo[start : start + SLICE].tolist())
             others = self._ledger.claim(job.identity, digests, self._owner)
             if others:
                 mine[start : start + SLICE] = [d not in others for d in digests]
@@ -192,7 +198,7 @@ class Exchange:
         job.todo = job.todo[mine]
 
     def _take_over(self, job: Job, profile: Profile) -> None:
-        """See what became of the prompts that others were asking."""
+        """See what became of the units that others were asking."""
         waiting = job.elsewhere[~self._take_stored(job, job.elsewhere, profile)]
         self._ledger.reap()
         later = Job(job.model, job.identity, waiting, job.cancelled)
@@ -200,32 +206,31 @@ class Exchange:
         job.elsewhere, job.position = later.elsewhere, 0
         job.todo = later.todo[~self._take_stored(job, later.todo, profile)]
 
-    def _take_stored(self, job: Job, prompts: IntArray, profile: Profile) -> BoolArray:
-        """Record what the ledger holds; which of the prompts that were; shape of `prompts`."""
-        found = np.zeros(prompts.size, dtype=np.bool_)
-        for start in range(0, prompts.size, SLICE):
-            some = prompts[start : start + SLICE].tolist()
+    def _take_stored(self, job: Job, units: IntArray, profile: Profile) -> BoolArray:
+        """Record what the ledger holds; which of the units that were; shape of `units`."""
+        found = np.zeros(units.size, dtype=np.bool_)
+        for start in range(0, units.size, SLICE):
+            some = units[start : start + SLICE].tolist()
             stored = self._lookup(job.model, job.identity, some)
             self._enter_stored(job.model, stored, profile)
             if stored:
-                found[start : start + SLICE] = [prompt in stored for prompt in some]
+                found[start : start + SLICE] = [unit in stored for unit in some]
         return found
 
     def identity_of(self, model: str) -> str:
         """The identity under which a model's answers are stored now."""
-        trained = self._trained.get(model)
-        return self.identities[model] + (TRAINED + trained if trained else "")
+        return self.learners.identity(model)
 
-    def _lookup(self, model: str, identity: int, prompts: list[int]) -> dict[int, Stored]:
-        digests = self.book.digests_of(prompts)
+    def _lookup(self, model: str, identity: int, units: list[int]) -> dict[int, Stored]:
+        digests = self.keys(model, units)
         found = self._ledger.lookup(identity, digests)
         if not found:
             return {}
         # what the reference failed to answer is asked again, what a candidate failed is known
         again = self.asks_again and model == self._reference
         return {
-            prompt: found[d]
-            for prompt, d in zip(prompts, digests, strict=True)
+            unit: found[d]
+            for unit, d in zip(units, digests, strict=True)
             if d in found and not (again and found[d].status != "ok")
         }
 
@@ -269,37 +274,25 @@ class Exchange:
         if job.position >= job.todo.size and job.elsewhere.size:
             time.sleep(POLL_S)
             self._take_over(job, profile)
-        prompts = job.todo[job.position : job.position + SLICE].tolist()
-        if not prompts:
+        units = job.todo[job.position : job.position + SLICE].tolist()
+        if not units:
             return
-        job.position += len(prompts)
-        job.outstanding = len(prompts)
-        self._backends[job.model].start(
-            self._requests(number, prompts),
-            self._cells.task.labels,
-            self._queue,
-            job.cancelled,
-            self._gate,
-        )
-
-    def _requests(self, number: int, prompts: list[int]) -> list[Request]:
-        offset = number << _MODEL_BIT
-        texts = self._cells.texts.take(pa.array(prompts, pa.int64())).to_pylist()
-        rendered = self._cells.task.rendered(texts)
-        return [
-            Request(offset | prompt, text, sent)
-            for prompt, text, sent in zip(prompts, texts, rendered, strict=True)
-        ]
+        job.position += len(units)
+        for labels, requests in self._prompting.requests(job.model, units, number << _MODEL_BIT):
+            self._backends[job.model].start(
+                requests, labels, self._queue, job.cancelled, self._gate
+            )
+            job.outstanding += len(requests)
 
     def _receive(self, jobs: list[Job], profile: Profile, timeout_s: float) -> int:
         """Take what has arrived: to the ledger first, then to the profile."""
         ended = 0
         for number, attempts in self._drain(timeout_s).items():
             job = jobs[number]
-            prompts = [a.index & _PROMPT_MASK for a in attempts]
-            self._keep(job, prompts, attempts)
+            units = [a.index & _UNIT_MASK for a in attempts]
+            self._keep(job, units, attempts)
             finals = sum([a.final for a in attempts])
-            self._settle(job, prompts, attempts, profile)
+            self._settle(job, units, attempts, profile)
             job.outstanding -= finals
             ended += finals
         return ended
@@ -315,39 +308,39 @@ class Exchange:
         except queue.Empty:
             return arrived
 
-    def _keep(self, job: Job, prompts: list[int], attempts: list[Attempt]) -> None:
+    def _keep(self, job: Job, units: list[int], attempts: list[Attempt]) -> None:
         """Make attempts durable and count them; what was never sent is no attempt."""
-        digests = self._cells.digests
+        keys = self.keys(job.model, units)
         tried = [
-            (digests[prompt], a)
-            for prompt, a in zip(prompts, attempts, strict=True)
+            (key, a)
+            for key, a in zip(keys, attempts, strict=True)
             if a.status not in NOT_ASKED or a.cost_usd
         ]
         if tried:
             self._ledger.record(self._run, job.identity, tried)
-        self.book.count(job.model, prompts, attempts)
+        self.book.count(job.model, units, attempts)
 
     def _settle(
-        self, job: Job, prompts: list[int], attempts: list[Attempt], profile: Profile
+        self, job: Job, units: list[int], attempts: list[Attempt], profile: Profile
     ) -> None:
         """Take final attempts to the profile."""
         if any(a.status != "ok" for a in attempts):
-            for prompt, a in zip(prompts, attempts, strict=True):
+            for unit, a in zip(units, attempts, strict=True):
                 if a.status in NOT_ASKED:
                     self._stop(job, a)
                 elif a.final and a.status not in DELIVERED and job.model == self._reference:
-                    self.book.errors[prompt] = a.error or a.status
+                    self.book.errors[unit] = a.error or a.status
             kept = [
-                (prompt, a)
-                for prompt, a in zip(prompts, attempts, strict=True)
+                (unit, a)
+                for unit, a in zip(units, attempts, strict=True)
                 if a.final and a.status not in NOT_ASKED
             ]
-            prompts, attempts = [prompt for prompt, _ in kept], [a for _, a in kept]
+            units, attempts = [unit for unit, _ in kept], [a for _, a in kept]
         if not attempts:
             return
-        failed = self.book.enter(job.model, prompts, attempts, profile)
+        failed = self.book.enter(job.model, units, attempts, profile)
         for k in failed if job.model == self._reference else ():
-            self._reference_failed(prompts[k], attempts[k])
+            self._reference_failed(units[k], attempts[k])
 
     # --- unhappy ends ------------------------------------------------------------------------
 
@@ -392,11 +385,3 @@ class Exchange:
                 for job in jobs:
                     job.cancelled.set()
             self._receive(jobs, profile, timeout_s=0.05)
-
-
-def training_digest(digests: Sequence[bytes], answers: Sequence[str]) -> str:
-    """What a learning model was trained on, as a short text."""
-    total = hashlib.blake2b(digest_size=16)
-    for d, answer in zip(digests, answers, strict=True):
-        total.update(d + answer.encode("utf-8", "surrogatepass") + b"\0")
-    return total.hexdigest()

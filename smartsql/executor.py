@@ -20,7 +20,8 @@ class Source(Protocol):
         """Record an answer in the profile for every prompt of every ask.
 
         Asks run concurrently. A call that fails for good is recorded as `FAILED`. Prompts that
-        the profile already knows must not be among them. What goes into the prompts of a model
+        the profile already knows are among them only where a learning model is asked anew: its
+        new answers replace the earlier ones. What goes into the prompts of a model
         with prerequisites (`Candidate.after`) is in the profile; where one of them failed, the
         model is not asked and recorded as `FAILED` at no cost.
         """
@@ -86,9 +87,10 @@ def _wave(asks: Sequence[Ask], profile: Profile, source: Source) -> bool:
     unknown = []
     for ask in asks:
         prompts = np.unique(ask.prompts)
-        prompts = prompts[~profile.known(ask.model, prompts)]
+        if not ask.anew:
+            prompts = prompts[~profile.known(ask.model, prompts)]
         if prompts.size or ask.fit:
-            unknown.append(Ask(ask.model, prompts, ask.fit))
+            unknown.append(Ask(ask.model, prompts, ask.fit, ask.anew))
     if unknown:
         source.fulfil(unknown, profile)
     return bool(unknown)

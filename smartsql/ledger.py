@@ -10,85 +10,34 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import sqlite3
 import time
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
 
 import numpy as np
 
 from smartsql.errors import LedgerError
+from smartsql.features import packed, unpacked
 from smartsql.gateway import DELIVERED, Attempt
-from smartsql.types import IntArray
+from smartsql.ledger_rows import (
+    INSERT_ANSWER,
+    INSERT_FAILURE,
+    Statement,
+    Stored,
+    grouped,
+    scores_text,
+    stored_of,
+)
+from smartsql.ledger_schema import prepare
+from smartsql.owners import is_alive
 
-SCHEMA_VERSION = 1
+__all__ = ["LEASE_S", "Ledger", "Statement", "Stored"]
+
 LEASE_S = 60.0
 """How long a claim of a process on another machine holds without renewal."""
-
-_SCHEMA = """
-CREATE TABLE identities (id INTEGER PRIMARY KEY, model TEXT NOT NULL,
-                         identity TEXT NOT NULL UNIQUE);
-CREATE TABLE answers (identity INTEGER NOT NULL, prompt BLOB NOT NULL, run INTEGER NOT NULL,
-                      at REAL NOT NULL, status TEXT NOT NULL, text TEXT, confidence REAL,
-                      prompt_tokens INTEGER, completion_tokens INTEGER, cost_usd REAL NOT NULL,
-                      seconds REAL NOT NULL, served_by TEXT,
-                      PRIMARY KEY (identity, prompt)) WITHOUT ROWID;
-CREATE TABLE failures (id INTEGER PRIMARY KEY, identity INTEGER NOT NULL, prompt BLOB NOT NULL,
-                       run INTEGER NOT NULL, at REAL NOT NULL, status TEXT NOT NULL,
-                       final INTEGER NOT NULL, prompt_tokens INTEGER, completion_tokens INTEGER,
-                       cost_usd REAL NOT NULL, seconds REAL NOT NULL, served_by TEXT, error TEXT);
-CREATE VIEW attempts AS
-    SELECT identity, prompt, run, at, status, prompt_tokens, completion_tokens, cost_usd, seconds,
-           served_by, NULL AS error FROM answers
-    UNION ALL
-    SELECT identity, prompt, run, at, status, prompt_tokens, completion_tokens, cost_usd, seconds,
-           served_by, error FROM failures;
-CREATE TABLE claims (identity INTEGER NOT NULL, prompt BLOB NOT NULL, owner TEXT NOT NULL,
-                     until REAL NOT NULL, PRIMARY KEY (identity, prompt)) WITHOUT ROWID;
-CREATE TABLE statements (key BLOB PRIMARY KEY, seed INTEGER NOT NULL, prompts BLOB NOT NULL,
-                         weights BLOB NOT NULL, expected_costs TEXT NOT NULL);
-CREATE TABLE runs (id INTEGER PRIMARY KEY, statement BLOB NOT NULL, at REAL NOT NULL, report TEXT);
-"""
-
-_INSERT_ANSWER = "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_INSERT_FAILURE = (
-    "INSERT INTO failures (identity, prompt, run, at, status, final, prompt_tokens, "
-    "completion_tokens, cost_usd, seconds, served_by, error) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """An answer that was paid for earlier; `status` other than "ok" means it has no text."""
-
-    status: str
-    text: str | None
-    confidence: float | None
-    cost_usd: float
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """What a call remembers, so that it takes the same decisions again.
-
-    Attributes:
-        seed: of the random order.
-        prompts: canonical digests, 16 bytes each.
-        weights: rows of each prompt.
-        expected_costs: of one call of each model, reference first, as estimated the first time.
-    """
-
-    seed: int
-    prompts: bytes
-    weights: IntArray
-    expected_costs: tuple[float, ...]
 
 
 class Ledger:
@@ -113,7 +62,11 @@ class Ledger:
             self._db = sqlite3.connect(
                 self.path, isolation_level=None, timeout=30, check_same_thread=False
             )
-            self._prepare()
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute("PRAGMA cache_size = -65536")  # KiB: a slice of answers without spills
+            with self._transaction():
+                prepare(self._db, self.path)
 
     @staticmethod
     def in_memory() -> Ledger:
@@ -124,23 +77,6 @@ class Ledger:
         """Close the file."""
         with self._lock:
             self._db.close()
-
-    def _prepare(self) -> None:
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
-        self._db.execute("PRAGMA cache_size = -65536")  # KiB: a slice of answers without spills
-        with self._transaction():
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-            if version == 0 and tables == 0:
-                for statement in _SCHEMA.split(";"):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            elif version != SCHEMA_VERSION:
-                raise LedgerError(
-                    f"{self.path!r} is not a ledger of this version (found {version}, expected "
-                    f"{SCHEMA_VERSION}). Set store (or SMARTSQL_STORE) to another file."
-                )
 
     @contextmanager
     def _guard(self, what: str) -> Iterator[None]:
@@ -192,13 +128,14 @@ class Ledger:
             first = self._db.execute(
                 "SELECT 1 FROM answers WHERE identity = ? LIMIT 1", (identity,)
             ).fetchone()
-            for some, marks in _grouped(prompts if first else ()):
+            for some, marks in grouped(prompts if first else ()):
                 rows = self._db.execute(
-                    "SELECT prompt, status, text, confidence, cost_usd, seconds FROM answers "
+                    "SELECT prompt, status, text, confidence, cost_usd, seconds, scores "
+                    "FROM answers "
                     f"WHERE identity = ? AND prompt IN ({marks})",
                     (identity, *some),
                 )
-                found.update((row[0], Stored(*row[1:])) for row in rows)
+                found.update((row[0], stored_of(row[1:])) for row in rows)
         return found
 
     def failed(self, run: int, identity: int) -> dict[bytes, tuple[float, float]]:
@@ -227,7 +164,7 @@ class Ledger:
             others = [(p, a) for p, a in attempts if not (a.final and a.status in DELIVERED)]
         answers = [
             (identity, prompt, run, now, a.status, a.text, a.confidence, a.prompt_tokens,
-             a.completion_tokens, a.cost_usd, a.seconds, a.served_by)
+             a.completion_tokens, a.cost_usd, a.seconds, a.served_by, scores_text(a))
             for prompt, a in delivered
         ]  # fmt: skip
         failures = [
@@ -236,10 +173,10 @@ class Ledger:
             for prompt, a in others
         ]  # fmt: skip
         with self._lock, self._guard("write"), self._transaction() as db:
-            db.executemany(_INSERT_FAILURE, failures)
+            db.executemany(INSERT_FAILURE, failures)
             db.execute("SAVEPOINT answers")
             try:
-                db.executemany(_INSERT_ANSWER, answers)
+                db.executemany(INSERT_ANSWER, answers)
             except sqlite3.IntegrityError:  # some prompt was answered meanwhile: one by one
                 db.execute("ROLLBACK TO answers")
                 for answer in answers:
@@ -253,11 +190,11 @@ class Ledger:
             "SELECT * FROM answers WHERE identity = ? AND prompt = ?", answer[:2]
         ).fetchone()
         kept, spare = (found, answer) if found and found[4] == "ok" else (answer, found)
-        db.execute(_INSERT_ANSWER.replace("INSERT", "INSERT OR REPLACE", 1), kept)
+        db.execute(INSERT_ANSWER.replace("INSERT", "INSERT OR REPLACE", 1), kept)
         if spare:
-            _, _, run, at, status, _, _, *tokens_and_cost, served_by = spare
+            _, _, run, at, status, _, _, *tokens_and_cost, served_by, _ = spare
             db.execute(
-                _INSERT_FAILURE,
+                INSERT_FAILURE,
                 (*spare[:2], run, at, status, True, *tokens_and_cost, served_by, "superseded"),
             )
 
@@ -285,7 +222,7 @@ class Ledger:
             if changed == len(prompts):
                 return set()
             others: set[bytes] = set()
-            for some, marks in _grouped(prompts):
+            for some, marks in grouped(prompts):
                 rows = db.execute(
                     "SELECT prompt FROM claims WHERE identity = ? AND owner <> ? "
                     f"AND prompt IN ({marks})",
@@ -317,6 +254,26 @@ class Ledger:
 
     # --- statements and runs -----------------------------------------------------------------
 
+    def starts(self, key: bytes, new: Mapping[str, str]) -> dict[str, str]:
+        """What the learning models of a statement start from: a digest by model.
+
+        The first time, before `statement`, that is `new`; it stays what it was. A statement of
+        earlier times that has none starts from nothing: what was learned since may have been
+        learned from its own rows, in its own order.
+        """
+        with self._lock, self._guard("write"):
+            with self._transaction() as db:
+                db.execute(
+                    "INSERT INTO starts SELECT ?, ? WHERE NOT EXISTS "
+                    "(SELECT 1 FROM statements WHERE key = ?) ON CONFLICT DO NOTHING",
+                    (key, json.dumps(dict(new)), key),
+                )
+            row = self._db.execute(
+                "SELECT digests FROM starts WHERE statement = ?", (key,)
+            ).fetchone()
+        found: dict[str, str] = json.loads(row[0]) if row else {}
+        return found
+
     def statement(self, key: bytes, new: Statement) -> Statement:
         """The statement stored under this key, or `new` after storing it.
 
@@ -327,8 +284,15 @@ class Ledger:
         with self._lock, self._guard("write"):
             with self._transaction() as db:
                 db.execute(
-                    "INSERT INTO statements VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                    (key, new.seed, new.prompts, weights, json.dumps(new.expected_costs)),
+                    "INSERT INTO statements VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                    (
+                        key,
+                        new.seed,
+                        new.prompts,
+                        weights,
+                        json.dumps(new.expected_costs),
+                        new.features and packed(new.features),
+                    ),
                 )
             found = self.find_statement(key)
         assert found is not None
@@ -338,13 +302,15 @@ class Ledger:
         """The statement of that key, None if there is none."""
         with self._lock, self._guard("read"):
             row = self._db.execute(
-                "SELECT seed, prompts, weights, expected_costs FROM statements WHERE key = ?",
+                "SELECT seed, prompts, weights, expected_costs, features FROM statements "
+                "WHERE key = ?",
                 (key,),
             ).fetchone()
         if row is None:
             return None
         weights = np.frombuffer(row[2], dtype="<i8").astype(np.int64)
-        return Statement(row[0], row[1], weights, tuple(json.loads(row[3])))
+        features = None if row[4] is None else unpacked(row[4])
+        return Statement(row[0], row[1], weights, tuple(json.loads(row[3])), features)
 
     def begin_run(self, statement: bytes) -> int:
         """The number of a new run of a statement."""
@@ -420,29 +386,3 @@ class Ledger:
                 "total(cost_usd), total(seconds) "
                 "FROM attempts JOIN identities ON identities.id = attempts.identity GROUP BY model"
             ).fetchall()
-
-
-def new_owner() -> str:
-    """A name for claims that tells whose they are: machine, process, and a number of its own."""
-    return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
-
-
-def is_alive(owner: str) -> bool:
-    """Whether the process behind claims may still run; True for those on other machines."""
-    host, _, rest = owner.rpartition(":")[0].rpartition(":")
-    if host != socket.gethostname() or not rest.isdigit():
-        return True
-    try:
-        os.kill(int(rest), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _grouped(prompts: Sequence[bytes]) -> Iterator[tuple[Sequence[bytes], str]]:
-    """Prompts in groups that fit one statement, each with its placeholders."""
-    for start in range(0, len(prompts), 500):
-        some = prompts[start : start + 500]
-        yield some, ",".join("?" * len(some))

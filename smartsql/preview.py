@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sized
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from smartsql.gateway import Backend
 from smartsql.ledger import Ledger
+from smartsql.materials import example
+from smartsql.recipes import Recipe
 from smartsql.report import format_cost
-from smartsql.work import Work
+from smartsql.work import SAMPLE, Work
 
 Total = tuple[str, int, int, int, float, float]
 """A row of `Ledger.totals`."""
@@ -21,6 +23,8 @@ PILOT_ROWS = 15
 """A usual pilot, for the estimate only."""
 MOST_PILOT_ROWS = 0.02
 """Share of the rows that a long pilot takes."""
+NEARLY_FREE = 0.1
+"""Share of the reference's price below which a call may be made on all rows."""
 UNKNOWN_LATENCY_S = 1.0
 """Seconds of a call to a model that was never called."""
 
@@ -99,6 +103,7 @@ def preview(
     *,
     key: bytes,
     at_once: int,
+    again: int = 0,
 ) -> Preview:
     """Estimate a call; reads the ledger, asks no model.
 
@@ -106,23 +111,33 @@ def preview(
         call: the call's text.
         key: of the statement; one that was answered takes the same decisions again, for nothing.
         at_once: calls of the reference in flight.
+        again: prompts about which the reference is asked twice, to see if it repeats itself.
     """
     totals = {row[0]: row for row in store.totals()}
     models = [
-        _model(work, position, backends[candidate.name], store, totals)
-        for position, candidate in enumerate(work.models)
+        _model(work, position, backends[recipe.backend], store, totals)
+        for position, recipe in enumerate(work.recipes)
+    ]
+    n = len(work.cells.digests)
+    again = min(again, n)
+    models = [
+        replace(m, prompt_tokens=m.prompt_tokens * again // max(n, 1)) if m.role == "repeat" else m
+        for m in models
     ]
     low = expected = high = reference_spend = seconds = None
     cost = models[0].cost_per_call
     if cost is not None:
-        reference_spend = cost * len(work.cells.digests)
-        low, expected, high = [0.0] * 3 if store.has_report(key) else _bounds(work, models)
+        reference_spend = cost * n
+        bounds = [0.0] * 3 if store.has_report(key) else _bounds(work, models)
+        paid = sum(m.paid for m in models if m.role == "repeat")
+        twice = cost * max(again - paid, 0)
+        low, expected, high = (bound + twice for bound in bounds)
         calls = expected / cost if cost else 0.0
         seconds = _seconds(totals.get(models[0].name), calls, at_once)
     return Preview(
         call,
         int(work.weights.sum()),
-        len(work.cells.digests),
+        n,
         work.requirement.delta,
         work.requirement.gamma,
         work.unit,
@@ -138,20 +153,33 @@ def preview(
 def _model(
     work: Work, position: int, backend: Backend, store: Ledger, totals: Mapping[str, Total]
 ) -> ModelPreview:
-    candidate = work.models[position]
-    identity = store.identity(candidate.name, work.identities[position])
-    paid = store.lookup(identity, work.cells.digests)
-    _, calls, *_, seconds = totals.get(candidate.name, (candidate.name, 0, 0, 0, 0.0, 0.0))
-    measured = seconds / calls if calls else None
-    prompts = work.cells.task.rendered(work.cells.texts.to_pylist())
+    recipe = work.recipes[position]
+    paid: Sized = ()
+    if not recipe.is_derived:  # keys of others depend on answers that may not be known yet
+        identity = store.identity(recipe.name, work.identities[position])
+        paid = store.lookup(identity, work.cells.digests)
+    _, calls, *_, seconds = totals.get(recipe.name, (recipe.name, 0, 0, 0, 0.0, 0.0))
+    measured = recipe.samples * seconds / calls if calls else None
     return ModelPreview(
-        candidate.name,
-        "reference" if position == 0 else "candidate",
+        recipe.name,
+        recipe.role,
         str(backend.price),
         len(paid),
-        sum(len(text.encode("utf-8", "surrogatepass")) for text in prompts) // 4,
-        candidate.expected_cost if work.unit == "usd" else measured,
+        _prompt_bytes(work, recipe) // 4,
+        work.expected_costs[position] if work.unit == "usd" else measured,
     )
+
+
+def _prompt_bytes(work: Work, recipe: Recipe) -> int:
+    """Bytes of the prompts of all cells; those built of earlier answers by a few of them."""
+    task, texts = work.cells.task, work.cells.texts
+    if not recipe.is_derived:
+        prompts = task.rendered(texts.to_pylist())
+        return sum(len(text.encode("utf-8", "surrogatepass")) for text in prompts)
+    material = example(recipe, task)
+    some = [recipe.prompt(task, text, material) for text in texts.slice(0, SAMPLE).to_pylist()]
+    n_bytes = sum(len(text.encode("utf-8", "surrogatepass")) for text in some)
+    return recipe.samples * n_bytes * len(texts) // max(len(some), 1)
 
 
 def _bounds(work: Work, models: list[ModelPreview]) -> list[float]:
@@ -164,7 +192,11 @@ def _bounds(work: Work, models: list[ModelPreview]) -> list[float]:
     everything = reference * n * unpaid
     problem = work.problem(0)
     d, n_rows = problem.tolerated, problem.population.n_rows
-    cheaper = [m for m in models[1:] if m.cost_per_call is not None and m.cost_per_call < reference]
+    cheaper = [
+        m
+        for m in models
+        if m.role == "candidate" and m.cost_per_call is not None and m.cost_per_call < reference
+    ]
     if d < 1 or n_rows <= 12 or not cheaper or not everything:
         return [everything] * 3
     table = design_table(n_rows, d, work.requirement.alpha)
@@ -177,9 +209,12 @@ def _bounds(work: Work, models: list[ModelPreview]) -> list[float]:
         best = look.costs(share, share).min(axis=0) * reference * unpaid
         lows.append(float(best[0]))
         means.append(float(prior @ best))
-    pilot = (reference + sum(m.cost_per_call or 0.0 for m in cheaper)) * look.pilot * unpaid
-    long_pilot = sum(m.cost_per_call or 0.0 for m in cheaper) * MOST_PILOT_ROWS * n
-    high = everything + long_pilot
+    evidence = [m for m in models if m.role in ("verifier", "step")]
+    calls = [m.cost_per_call or 0.0 for m in (*cheaper, *evidence)]
+    pilot = (reference + sum(calls)) * look.pilot * unpaid
+    # calls that cost next to nothing may be made on all rows, and the reference asked all the same
+    shares = [1.0 if cost < NEARLY_FREE * reference else MOST_PILOT_ROWS for cost in calls]
+    high = everything + n * sum(share * cost for share, cost in zip(shares, calls, strict=True))
     return [min(low + pilot, high) for low in (min(lows), min(means))] + [high]
 
 

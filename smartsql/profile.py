@@ -40,6 +40,8 @@ class Problem:
         verifiers: calls that judge a candidate's answer. They answer nothing themselves: the
             profile shows the verified model's answer, with the verifier's confidence in it.
         features: what the texts of the prompts say at no cost, if anything.
+        others: further calls whose answers no row carries: the steps of a task, which go into the
+            prompts of candidates, and the reference asked again.
     """
 
     requirement: Requirement
@@ -48,6 +50,7 @@ class Problem:
     candidates: tuple[Candidate, ...]
     verifiers: tuple[Candidate, ...] = ()
     features: Features | None = None
+    others: tuple[Candidate, ...] = ()
 
     @property
     def models(self) -> tuple[Candidate, ...]:
@@ -56,8 +59,8 @@ class Problem:
 
     @property
     def callable(self) -> tuple[Candidate, ...]:
-        """All that can be asked: the models, then the verifiers."""
-        return (*self.models, *self.verifiers)
+        """All that can be asked: the models, then the verifiers, then the others."""
+        return (*self.models, *self.verifiers, *self.others)
 
     @property
     def tolerated(self) -> int:
@@ -80,6 +83,7 @@ class Profile:
         self._costs = {m.name: np.zeros(n, dtype=np.float64) for m in everyone}
         self._confidences: dict[str, NDArray[np.float64]] = {}
         self._expected = {m.name: m.expected_cost for m in everyone}
+        self._learning = {m.name for m in everyone if m.learns}
         # in whole 1e-12 units, so that the sum does not depend on the order of arrival
         self._totals = {m.name: [0, 0] for m in everyone}
 
@@ -109,7 +113,7 @@ class Profile:
         return self._confidences[model]
 
     def n_asked(self, model: str) -> int:
-        """Prompts that the model was asked."""
+        """Calls to the model: each prompt once, unless a learning model was asked anew."""
         return self._totals[model][0]
 
     def mean_cost(self, model: str) -> float:
@@ -118,7 +122,7 @@ class Profile:
         return total / 1e12 / asked if asked else self._expected[model]
 
     def costs(self, model: str) -> FloatArray:
-        """Cost of each answered prompt, 0 where unknown; shape (n_prompts,)."""
+        """Cost of each answered prompt, of all its calls, 0 where unknown; shape (n_prompts,)."""
         return self._costs[model]
 
     def record(
@@ -129,12 +133,19 @@ class Profile:
         costs: FloatArray,
         confidences: FloatArray | None = None,
     ) -> None:
-        """Add answers; for the executor only. A prompt is recorded once for each model."""
-        assert (codes != UNKNOWN).all() and (self._codes[model][prompts] == UNKNOWN).all()
+        """Add answers; for the executor only.
+
+        A prompt is recorded once for each model, but that a learning model's answers of a later
+        training replace those of an earlier one: calls and costs add up, the rest is the last.
+        """
+        assert (codes != UNKNOWN).all()
+        assert model in self._learning or not self.known(model, prompts).any()
         self._codes[model][prompts] = codes
-        self._costs[model][prompts] = costs
+        self._costs[model][prompts] += costs
         if confidences is not None:
             self.confidences(model)[prompts] = confidences
+        elif model in self._confidences:
+            self._confidences[model][prompts] = np.nan
         totals = self._totals[model]
         totals[0] += prompts.size
         totals[1] += int(np.rint(costs * 1e12).astype(np.int64).sum())

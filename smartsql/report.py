@@ -17,6 +17,8 @@ class ModelReport:
     """One model's part in a call.
 
     Attributes:
+        role: "reference" or "candidate"; "verifier", "step" and "repeat" (the reference asked
+            again) answer no row.
         identity: everything but the prompt that may change its answers.
         price: USD per million tokens in and out and where the figures come from.
         expected_cost: cost of a call as estimated before the first (unit of the report).
@@ -26,6 +28,7 @@ class ModelReport:
         failed: answers without a usable value.
         retries: attempts that were followed by another one.
         failed_cost_usd: the part of `cost_usd` that bought nothing.
+        recipe: what goes into its prompts beside the cell; empty for the task's own prompt.
     """
 
     name: str
@@ -47,6 +50,12 @@ class ModelReport:
     seconds: float
     served_by: tuple[str, ...] = ()
     last_error: str | None = None
+    recipe: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def answers_rows(self) -> bool:
+        """Whether a row may carry its answer."""
+        return self.role in ("reference", "candidate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +71,8 @@ class Report:
         certificate: facts from which the decision can be checked again.
         run: number of the run in the ledger; `statement` is the key of its rows and promise.
         rows_digest: of prompts and weights; `answers_digest`: of who answers which prompt.
+        self_agreement: prompts that the reference was "asked" again on demand, and how many had
+            the "same" answer or "failed" to have one.
     """
 
     call: str
@@ -97,6 +108,7 @@ class Report:
     store: str
     version: str
     task_definition: dict[str, Any] = field(default_factory=dict)
+    self_agreement: dict[str, int] | None = None
     format: int = FORMAT
 
     @property
@@ -120,8 +132,9 @@ class Report:
     def row(self) -> dict[str, Any]:
         """The fields of one row of `smart_reports()`; nested ones as JSON text."""
         fields = self.to_dict()
-        for name in ("models", "certificate", "notes", "task_definition"):
-            fields[name] = json.dumps(fields[name], ensure_ascii=False)
+        for name in ("models", "certificate", "notes", "task_definition", "self_agreement"):
+            if fields[name] is not None:
+                fields[name] = json.dumps(fields[name], ensure_ascii=False)
         return fields
 
     def money(self, value: float) -> str:
@@ -164,7 +177,10 @@ class Report:
                 f"reference alone: {self.saved:z.1%} saved",
             ),
             ("pilot, audit", f"{self.pilot_rows:,} and {counted(self.audited_rows, 'row')}"),
-            ("answered by", "; ".join(f"{m.name}: {counted(m.rows, 'row')}" for m in self.models)),
+            (
+                "answered by",
+                "; ".join(f"{m.name}: {counted(m.rows, 'row')}" for m in self._answering()),
+            ),
             (
                 "calls",
                 "; ".join(
@@ -176,9 +192,22 @@ class Report:
             ),
             ("round trips", f"{self.rounds:,} before the bulk of the answers"),
             ("time", f"{self.seconds:.2f} s, {self.decide_s:.2f} s of it decisions"),
+            *self._wavering(),
             ("seed", f"{self.seed} (statement {self.statement}, run {self.run})"),
             *(("note", note) for note in self.notes),
         ]
+
+    def _answering(self) -> list[ModelReport]:
+        return [model for model in self.models if model.answers_rows]
+
+    def _wavering(self) -> list[tuple[str, str]]:
+        """How often the reference repeated its answer, if it was asked again."""
+        if not self.self_agreement or not self.self_agreement["asked"]:
+            return []
+        asked, same, failed = (self.self_agreement[key] for key in ("asked", "same", "failed"))
+        said = f"the reference repeated {same:,} of {counted(asked, 'answer')} ({same / asked:.1%})"
+        said += f"; {failed:,} had no usable answer the second time" if failed else ""
+        return [("asked again", said)]
 
     def to_html(self) -> str:
         """The report as a self-contained HTML fragment."""

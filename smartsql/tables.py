@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
@@ -10,15 +10,16 @@ import pyarrow as pa
 
 from smartsql.gateway import Backend
 from smartsql.ledger import Ledger
+from smartsql.recipes import repeat_name, step_name, verifier_name
 from smartsql.report import Report
 
 if TYPE_CHECKING:
-    from smartsql.config import Settings
+    from smartsql.config import Model, Settings
 
 _TYPES = {"str": pa.string(), "str | None": pa.string(), "int": pa.int64(), "float": pa.float64()}
 
 REPORTS = pa.schema([(f.name, _TYPES.get(str(f.type), pa.string())) for f in fields(Report)])
-"""Nested fields (models, certificate, notes, task_definition) are JSON text."""
+"""Nested fields (models, certificate, notes, task_definition, self_agreement) are JSON text."""
 
 MODELS = pa.schema(
     [
@@ -61,13 +62,13 @@ def models(settings: Settings, backends: Mapping[str, Backend], ledger: Ledger) 
     """The configured models: role, prices, and what they did over the life of the ledger."""
     totals = {row[0]: row[1:] for row in ledger.totals()}
     rows = []
-    for model in settings.models:
+    for name, role, model in _everyone(settings):
         price = backends[model.name].price
-        calls, tokens_in, tokens_out, usd, seconds = totals.get(model.name, (0, 0, 0, 0.0, 0.0))
+        calls, tokens_in, tokens_out, usd, seconds = totals.get(name, (0, 0, 0, 0.0, 0.0))
         rows.append(
             {
-                "name": model.name,
-                "role": "reference" if model.reference else "candidate",
+                "name": name,
+                "role": role,
                 "kind": model.kind,
                 "input_usd_per_mtok": price.input_usd_per_mtok,
                 "output_usd_per_mtok": price.output_usd_per_mtok,
@@ -80,6 +81,21 @@ def models(settings: Settings, backends: Mapping[str, Backend], ledger: Ledger) 
             }
         )
     return pa.Table.from_pylist(rows, schema=MODELS)
+
+
+def _everyone(settings: Settings) -> Iterator[tuple[str, str, Model]]:
+    """Name, role and model of all that may be asked."""
+    by_name = {model.name: model for model in settings.models}
+    for model in settings.models:
+        yield model.name, "reference" if model.reference else "candidate", model
+    for model in settings.models:
+        if model.verification:
+            yield verifier_name(model.name), "verifier", model
+    for task, section in settings.tasks.items():
+        for step in section.steps:
+            yield step_name(task, step.name), "step", by_name[step.model]
+    if settings.self_agreement:
+        yield repeat_name(settings.reference.name), "repeat", settings.reference
 
 
 def attempts(ledger: Ledger) -> pa.Table:

@@ -23,6 +23,25 @@ _NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][+-]?\d{
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """A simple question that a small model answers first; the answer goes into other prompts.
+
+    Attributes:
+        name: a placeholder's name, unique within the task.
+        model: name of the model that answers it.
+        template: text with `{input}`, and with the names of earlier steps where wanted.
+        labels: allowed answers; empty for open answers.
+        equal: when two open answers agree.
+    """
+
+    name: str
+    model: str
+    template: str
+    labels: tuple[str, ...] = ()
+    equal: Equality = "auto"
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """A prompt template with the answers it allows.
 
@@ -31,6 +50,7 @@ class Task:
         template: text with `{input}` where the cell goes; None sends the cell alone.
         labels: allowed answers; empty for open answers.
         equal: when two open answers agree.
+        steps: questions that come before it for models that use them.
 
     Raises:
         ConfigError: a template without `{input}`, or labels that cannot be told apart.
@@ -40,6 +60,7 @@ class Task:
     template: str | None = None
     labels: tuple[str, ...] = ()
     equal: Equality = "auto"
+    steps: tuple[Step, ...] = ()
 
     def __post_init__(self) -> None:
         if self.template is not None and PLACEHOLDER not in self.template:

@@ -81,11 +81,22 @@ class Ask:
         model: name of the model.
         prompts: indices of distinct prompts; those already answered cost nothing.
         fit: train the model on all known reference answers before asking.
+        anew: with `fit`, ask about known prompts as well: the answers of this training take the
+            place of earlier ones. For learning models only, and never for one whose answers are
+            under test: those are frozen before the first draw.
+
+    Raises:
+        ValueError: `anew` without `fit`; the same model would only repeat itself.
     """
 
     model: str
     prompts: IntArray
     fit: bool = False
+    anew: bool = False
+
+    def __post_init__(self) -> None:
+        if self.anew and not self.fit:
+            raise ValueError(f"{self.model} is to be asked anew without being trained anew")
 
 
 @dataclass(frozen=True, slots=True)

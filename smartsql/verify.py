@@ -17,19 +17,22 @@ import numpy as np
 import pyarrow as pa
 
 from smartsql.accounts import made_report
+from smartsql.asking_again import ask_again
 from smartsql.book import Cells
 from smartsql.errors import VerificationError
-from smartsql.exchange import TRAINED, Exchange, Job
+from smartsql.exchange import Exchange, Job
 from smartsql.executor import run
-from smartsql.gateway import Allowance, Attempts, Price, Request
+from smartsql.gateway import Allowance, Attempts, Hint, Price, Request
+from smartsql.learners import TRAINED
 from smartsql.ledger import Ledger, Statement, Stored
 from smartsql.policies import Policy
 from smartsql.policies.reference import Reference
 from smartsql.population import DIGEST_BYTES
 from smartsql.profile import Profile
-from smartsql.report import INCOMPLETE, Report, report_from_dict
+from smartsql.recipes import Recipe
+from smartsql.report import INCOMPLETE, ModelReport, Report, report_from_dict
 from smartsql.tasks import Task
-from smartsql.types import Candidate, Requirement
+from smartsql.types import Requirement
 from smartsql.work import Work, rows_digest
 
 
@@ -136,12 +139,21 @@ def _again(said: Report, statement: Statement, ledger: Ledger) -> Report:
     task = Task(said.task, None, tuple(definition["labels"]), definition["equal"])
     cells = Cells(pa.nulls(len(digests), pa.string()), task, digests)
     requirement = Requirement(said.delta, said.gamma)
-    models = tuple(Candidate(m.name, m.expected_cost, m.learns) for m in said.models)
-    order = np.arange(len(digests), dtype=np.int64)
     identities = {m.name: m.identity for m in said.models}
-    known = tuple(identities.values())
-    weights = statement.weights
-    work = Work(requirement, cells, raw, order, weights, models, known, said.unit, ())
+    recipes = {m.name: _recipe(m) for m in said.models}
+    work = Work(
+        requirement,
+        cells,
+        raw,
+        np.arange(len(digests), dtype=np.int64),
+        statement.weights,
+        tuple(recipes.values()),
+        tuple(m.expected_cost for m in said.models),
+        tuple(identities.values()),
+        frozenset(m.name for m in said.models if m.learns),
+        said.unit,
+        (),
+    )
     backends = {m.name: _Absent(m.name, m.identity) for m in said.models}
     source = _FromLedger(
         cells,
@@ -149,12 +161,24 @@ def _again(said: Report, statement: Statement, ledger: Ledger) -> Report:
         identities,
         ledger,
         said.run,
-        reference=models[0].name,
+        reference=said.models[0].name,
+        recipes=recipes,
         in_seconds=said.unit == "s",
         on_error="null",
     )
-    outcome = run(_policy(said.strategy), work.problem(said.seed), source)
-    return made_report(said.call, work, outcome, source)
+    problem = work.problem(said.seed, statement.features)
+    outcome = run(_policy(said.strategy), problem, source)
+    agreement = None
+    if said.self_agreement:
+        agreement = ask_again(outcome.profile, source, said.self_agreement["asked"])
+    return made_report(said.call, work, outcome, source, agreement)
+
+
+def _recipe(model: ModelReport) -> Recipe:
+    """How the calls of a model were made, as far as decisions depend on it."""
+    if model.recipe:
+        return Recipe.from_facts({**model.recipe, "name": model.name})
+    return Recipe(model.name, model.name, model.role)  # type: ignore[arg-type]
 
 
 def _policy(strategy: str) -> Policy:
@@ -178,6 +202,7 @@ DECIDED = {
     "bound": "bound",
     "reference_spend": "spend of the reference alone",
     "reference_spend_usd": "dollars of the reference alone",
+    "self_agreement": "answers that the reference repeated",
 }
 
 
@@ -224,16 +249,17 @@ class _FromLedger(Exchange):
 
     asks_again = False
 
-    def _lookup(self, model: str, identity: int, prompts: list[int]) -> dict[int, Stored]:
+    def _lookup(self, model: str, identity: int, units: list[int]) -> dict[int, Stored]:
         # what failed in the run counts as failed, whatever was answered later
-        found = super()._lookup(model, identity, prompts)
+        found = super()._lookup(model, identity, units)
         failed = self._ledger.failed(self._run, identity)
-        return {i: s for i, s in found.items() if self._cells.digests[i] not in failed}
+        keys = dict(zip(units, self.keys(model, units), strict=True)) if failed else {}
+        return {unit: s for unit, s in found.items() if keys.get(unit) not in failed}
 
     def _work(self, jobs: list[Job], profile: Profile, total: int) -> None:
         for job in jobs:
             failed = self._ledger.failed(self._run, job.identity)
-            digests = self.book.digests_of(job.todo.tolist())
+            digests = self.keys(job.model, job.todo.tolist())
             missing = [d.hex() for d in digests if d not in failed]
             if missing:
                 raise VerificationError(
@@ -261,11 +287,16 @@ class _Absent:
     def expected_cost_usd(self, request: Request) -> float:
         return 0.0
 
-    def fork(self) -> _Absent:
+    def fork(self, start: object = None) -> _Absent:
         return self
 
-    def fit(self, inputs: Sequence[str], answers: Sequence[str]) -> None:
+    def fit(
+        self, inputs: Sequence[str], answers: Sequence[str], hints: Sequence[Hint] = ()
+    ) -> None:
         """Nothing to train: the answers of the trained model are in the ledger."""
+
+    def learned(self) -> None:
+        """Nothing: it was not trained here."""
 
     def start(
         self,

@@ -11,9 +11,13 @@ import numpy as np
 import pyarrow as pa
 
 from smartsql.book import Cells
+from smartsql.features import features
 from smartsql.gateway import Backend, Request
+from smartsql.materials import example
+from smartsql.policies.eligible import eligible
 from smartsql.population import Population, as_halves, digest, digests
-from smartsql.profile import Problem
+from smartsql.profile import Features, Problem
+from smartsql.recipes import Recipe, recipes_of, repeat_name
 from smartsql.tasks import Task
 from smartsql.types import Candidate, IntArray, Requirement
 
@@ -32,8 +36,10 @@ class Work:
         prompts: the cells' digests, joined.
         order: for each canonical prompt its position in the order prompts were given.
         weights: rows for each canonical prompt.
-        models: the reference, then the candidates.
-        identities: under which their answers are kept.
+        recipes: how calls are made: the reference, candidates, verifiers, others.
+        expected_costs: of one prompt of each.
+        identities: under which the answers of each are kept.
+        learning: names of candidates that learn.
         unit: "usd", or "s" where the reference has no price.
         notes: sentences for the report.
     """
@@ -43,24 +49,59 @@ class Work:
     prompts: bytes
     order: IntArray
     weights: IntArray
-    models: tuple[Candidate, ...]
+    recipes: tuple[Recipe, ...]
+    expected_costs: tuple[float, ...]
     identities: tuple[str, ...]
+    learning: frozenset[str]
     unit: str
     notes: tuple[str, ...]
 
-    def problem(self, seed: int) -> Problem:
+    @property
+    def models(self) -> tuple[Candidate, ...]:
+        """The reference, then the candidates: those whose answers rows may carry."""
+        return self._made("reference", "candidate")
+
+    def _made(self, *roles: str) -> tuple[Candidate, ...]:
+        return tuple(
+            Candidate(recipe.name, cost, recipe.name in self.learning, recipe.after)
+            for recipe, cost in zip(self.recipes, self.expected_costs, strict=True)
+            if recipe.role in roles
+        )
+
+    def problem(self, seed: int, features: Features | None = None) -> Problem:
         """The problem a policy solves, with the rows in the order of `seed`."""
         halves = np.frombuffer(self.prompts, dtype=">u8").astype(np.uint64)
         population = Population.shuffled(halves, self.weights, seed)
-        return Problem(self.requirement, population, self.models[0], self.models[1:])
+        reference, *candidates = self.models
+        return Problem(
+            self.requirement,
+            population,
+            reference,
+            tuple(candidates),
+            self._made("verifier"),
+            features,
+            self._made("step", "repeat"),
+        )
+
+    def features(self) -> Features | None:
+        """Figures about the cells' texts; None where no candidate may answer anyway."""
+        usable, _ = eligible(self.problem(0))
+        return features(self.cells.texts) if usable else None
 
     def at_costs(self, expected_costs: Sequence[float]) -> Work:
-        """The same call with other estimates of what a call of each model costs."""
-        models = tuple(
-            replace(model, expected_cost=cost)
-            for model, cost in zip(self.models, expected_costs, strict=True)
+        """The same call with other estimates of what a prompt of each recipe costs."""
+        return replace(self, expected_costs=tuple(expected_costs))
+
+    def with_repeats(self) -> Work:
+        """The same call, in which the reference may also be asked again."""
+        reference = self.recipes[0].name
+        again = Recipe(repeat_name(reference), reference, "repeat")
+        return replace(
+            self,
+            recipes=(*self.recipes, again),
+            expected_costs=(*self.expected_costs, self.expected_costs[0]),
+            identities=(*self.identities, f"{self.identities[0]} again"),
         )
-        return replace(self, models=models)
 
     def key(self, policy: str, seed: int | None) -> bytes:
         """Key of the statement: equal for the same rows, promise, task, models and policy."""
@@ -72,6 +113,9 @@ class Work:
             (self.unit, policy, seed),
             self.identities,
         )
+        built = [recipe.facts() for recipe in self.recipes if recipe.is_derived]
+        if built:
+            parts = (*parts, repr(built))  # type: ignore[assignment]
         return digest(repr(parts))
 
 
@@ -89,14 +133,24 @@ def prepare(
     order = np.lexsort((halves[:, 1], halves[:, 0]))
     canonical = [given[i] for i in order.tolist()]
     cells = Cells(prompts.take(pa.array(order)), task, canonical)
-    candidates, unit, notes = _candidates(cells, models, backends)
+    recipes, notes = recipes_of(models, task)
     kinds = {model.name: model.kind for model in models}
-    identities = tuple(
-        identity_of(backends[model.name], kinds[model.name], task) for model in candidates
-    )
-    joined = b"".join(canonical)
+    unit = "s" if backends[recipes[0].backend].price.is_free else "usd"
+    if unit == "s":
+        recipes, dear = _free(recipes, backends)
+        notes += dear
     return Work(
-        requirement, cells, joined, order, weights[order], candidates, identities, unit, notes
+        requirement,
+        cells,
+        b"".join(canonical),
+        order,
+        weights[order],
+        tuple(recipes),
+        _expected_costs(cells, recipes, backends, unit),
+        tuple(_identities(recipes, backends, kinds, task)),
+        frozenset(name for name, kind in kinds.items() if kind == "learned"),
+        unit,
+        tuple(notes),
     )
 
 
@@ -112,29 +166,60 @@ def identity_of(backend: Backend, kind: str, task: Task) -> str:
     return identity
 
 
-def _candidates(
-    cells: Cells, models: Sequence[Model], backends: Mapping[str, Backend]
-) -> tuple[tuple[Candidate, ...], str, tuple[str, ...]]:
-    """The models as policies see them, reference first; the unit of cost; notes."""
-    reference = next(model.name for model in models if model.reference)
+def _identities(
+    recipes: Sequence[Recipe],
+    backends: Mapping[str, Backend],
+    kinds: Mapping[str, str],
+    task: Task,
+) -> list[str]:
+    """The identity of each recipe; what is verified comes before its verifier."""
+    found: dict[str, str] = {}
+    for recipe in recipes:
+        backend = backends[recipe.backend]
+        if recipe.is_derived:
+            labels = recipe.labels if recipe.role in ("verifier", "step") else task.labels
+            verified = found[recipe.after[0]] if recipe.kind == "verification" else ""
+            found[recipe.name] = recipe.identity(backend.identity(labels), task, verified)
+        else:
+            found[recipe.name] = identity_of(backend, kinds[recipe.backend], task)
+    return list(found.values())
+
+
+def _free(
+    recipes: Sequence[Recipe], backends: Mapping[str, Backend]
+) -> tuple[list[Recipe], list[str]]:
+    """Where the reference has no price: the recipes without one either, and notes on the others.
+
+    Cost is then measured in seconds, unknown before the first call.
+    """
+    by_name = {recipe.name: recipe for recipe in recipes}
+
+    def is_free(recipe: Recipe) -> bool:
+        before = all(is_free(by_name[name]) for name in recipe.after if name in by_name)
+        return before and backends[recipe.backend].price.is_free
+
+    notes = [
+        f"{recipe.name} is never used: it costs money and the reference does not."
+        for recipe in recipes
+        if recipe.role == "candidate" and not is_free(recipe)
+    ]
+    return [recipe for recipe in recipes if is_free(recipe)], notes
+
+
+def _expected_costs(
+    cells: Cells, recipes: Sequence[Recipe], backends: Mapping[str, Backend], unit: str
+) -> tuple[float, ...]:
+    """What a prompt of each recipe may cost, by the prompts of some cells."""
+    if unit == "s":
+        return tuple(1.0 if recipe.role == "reference" else 0.0 for recipe in recipes)
+    return tuple(_expected_usd(cells, recipe, backends[recipe.backend]) for recipe in recipes)
+
+
+def _expected_usd(cells: Cells, recipe: Recipe, backend: Backend) -> float:
     texts = cells.texts.slice(0, SAMPLE).to_pylist()
-    requests = [Request(i, text, cells.task.render(text)) for i, text in enumerate(texts)]
-
-    def expected_usd(name: str) -> float:
-        return sum(map(backends[name].expected_cost_usd, requests)) / max(len(requests), 1)
-
-    if not backends[reference].price.is_free:
-        others = [m for m in models if not m.reference]
-        found = [Candidate(m.name, expected_usd(m.name), m.kind == "learned") for m in others]
-        return (Candidate(reference, expected_usd(reference)), *found), "usd", ()
-    # a reference without a price: cost is measured seconds, unknown before the first call
-    found, notes = [], []
-    for model in models:
-        if backends[model.name].price.is_free and not model.reference:
-            found.append(Candidate(model.name, 0.0, model.kind == "learned"))
-        elif not model.reference:
-            notes.append(f"{model.name} is never used: it costs money and the reference does not.")
-    return (Candidate(reference, 1.0), *found), "s", tuple(notes)
+    material = example(recipe, cells.task)
+    requests = (Request(i, t, recipe.prompt(cells.task, t, material)) for i, t in enumerate(texts))
+    return recipe.samples * sum(map(backend.expected_cost_usd, requests)) / max(len(texts), 1)
 
 
 def rows_digest(prompts: bytes, weights: IntArray) -> str:

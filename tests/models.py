@@ -28,6 +28,11 @@ def odd(texts: list[str]) -> list[str | None]:
     return [None if text == "review 7" else "good" for text in texts]
 
 
+def tone(texts: list[str]) -> list[str]:
+    """Positive where a text has an even number of letters."""
+    return ["negative" if len(text) % 2 else "positive" for text in texts]
+
+
 def echo(texts: list[str]) -> list[str]:
     """Shows what it was asked."""
     return [text + "!" for text in texts]

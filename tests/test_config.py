@@ -203,3 +203,123 @@ def test_an_address_without_a_scheme_is_refused_before_a_missing_key(url: str) -
     with pytest.raises(ConfigError, match="has a user") as raised:
         build(load(models=[Model(name="m", base_url=f"me:hunter2@{url}", reference=True)]))
     assert "hunter2" not in str(raised.value)
+
+
+EVIDENCE = """
+[[models]]
+name = "big"
+base_url = "http://127.0.0.1:1/v1"
+reference = true
+[[models]]
+name = "small"
+base_url = "http://127.0.0.1:1/v1"
+logprobs = true
+verification = "probability"
+[[models]]
+name = "hinted"
+base_url = "http://127.0.0.1:1/v1"
+hints = ["small"]
+[[models]]
+name = "stepped"
+base_url = "http://127.0.0.1:1/v1"
+uses_steps = true
+prompt = "{topic}: {input}"
+[[models]]
+name = "local"
+kind = "python"
+function = "tests.models:small"
+[[models]]
+name = "trained"
+kind = "learned"
+[tasks.tone]
+prompt = "Tone? {input}"
+labels = ["good", "bad"]
+steps = [{ name = "topic", model = "small", prompt = "Topic of {input}?", labels = ["a", "b"] }]
+"""
+
+
+def test_verification_hints_and_steps_are_read() -> None:
+    written(EVIDENCE)
+    settings = load(self_agreement=5)
+    by_name = {model.name: model for model in settings.models}
+    assert by_name["small"].verification == "probability"
+    assert (by_name["hinted"].hints, by_name["hinted"].pruning) == (("small",), "soft")
+    (step,) = settings.task("tone").steps
+    assert (step.name, step.model, step.labels) == ("topic", "small", ("a", "b"))
+    assert settings.self_agreement == 5
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"probability"', "0", r'verification must be "probability" or a number of samples'),
+        ('"probability"', "33", "verification must be"),
+        ('"probability"', "true", "verification must be"),
+        ('"probability"', '"logprobs"', "verification must be"),
+        (
+            "reference = true",
+            'reference = true\nhints = ["small"]',
+            "another function than the ref",
+        ),
+        (
+            "reference = true",
+            "reference = true\nuses_steps = true",
+            "another function than the ref",
+        ),
+        ("reference = true", "reference = true\nverification = 2", "right by definition"),
+        ('hints = ["small"]', 'hints = ["smal"]', "Did you mean 'small'"),
+        ('hints = ["small"]', 'hints = ["big"]', "cannot take hints from 'big'"),
+        ('hints = ["small"]', 'hints = ["hinted"]', "cannot take hints from 'hinted'"),
+        ('hints = ["small"]', 'hints = ["trained"]', "cannot take hints from 'trained'"),
+        ('hints = ["small"]', 'hints = ["small", "small"]', "names a hint twice"),
+        ('hints = ["small"]', 'hints = ["local"]\npruning = "hard"', "gives no probabilities"),
+        ('hints = ["small"]', 'hints = ["small"]\nuses_steps = true', "both hints and uses_steps"),
+        ('hints = ["small"]', 'hints = ["small"]\nprompt = "{hints}"', "no {input} or {prompt}"),
+        ('hints = ["small"]', 'hints = ["small"]\nprompt = "{input}"', "no {hints} or {labels}"),
+        ('hints = ["small"]', 'pruning = "hard"', "pruning without hints"),
+        ('hints = ["small"]', "prune_below = 0.2", "prune_below without hints"),
+        ('hints = ["small"]', 'hints = ["small"]\nprune_below = 0.2', "prune_below with soft"),
+        ('hints = ["small"]', 'hints = ["small"]\npruning = "medium"', "pruning"),
+        ('hints = ["small"]', 'hints = ["small"]\nprune_below = 1', "prune_below"),
+        ('hints = ["small"]', 'prompt = "{input}"', "prompts belong to tasks"),
+        ('hints = ["small"]', 'hnits = ["small"]', "Did you mean 'hints'"),
+        ('"{topic}: {input}"', '"{input}"', "no {steps} or {topic}"),
+        ('tests.models:small"', 'tests.models:small"\nverification = 2', "reads no prompt"),
+        ('name = "topic"', 'name = "input"', "needs another name"),
+        ('name = "topic"', 'name = "two words"', "needs another name"),
+        (
+            'name = "topic", model = "small"',
+            'name = "topic", model = "smal"',
+            "Did you mean 'small'",
+        ),
+        ('name = "topic", model = "small"', 'name = "topic", model = "trained"', "learned model"),
+        ("Topic of {input}?", "Topic?", "has no {input}"),
+        ('labels = ["a", "b"]', 'labels = ["a", "A"]', "must differ by more than case"),
+        ('labels = ["a", "b"]', 'lables = ["a", "b"]', "Did you mean 'labels'"),
+        ('"hinted"', '"tone.topic"', "has the name of a model"),
+        ('"hinted"', '"small verification"', "has the name under which"),
+        ("[tasks.tone]", "[tasks.plain]\nprompt = '{input}'\n[tasks.tone]", None),
+    ],
+)
+def test_evidence_that_cannot_work_is_refused_with_the_next_step(
+    old: str, new: str, message: str | None
+) -> None:
+    assert old in EVIDENCE
+    written(EVIDENCE.replace(old, new, 1))
+    if message is None:
+        assert load().task("plain").steps == ()
+        return
+    with pytest.raises(ConfigError, match=message):
+        load()
+
+
+def test_samples_make_no_sense_where_the_probability_is_known() -> None:
+    written(FILE.replace('path = "models/a.gguf"', 'path = "models/a.gguf"\nverification = 4'))
+    with pytest.raises(ConfigError, match='set verification = "probability"'):
+        load()
+
+
+def test_steps_that_nobody_has_are_refused() -> None:
+    written(FILE + '[[models]]\nname = "x"\nuses_steps = true\n')
+    with pytest.raises(ConfigError, match="no task has steps"):
+        load()

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from smartsql.errors import LedgerError
+from smartsql.features import features
 from smartsql.gateway import Attempt
-from smartsql.ledger import Ledger, Statement, new_owner
+from smartsql.ledger import Ledger, Statement
+from smartsql.owners import new_owner
 from smartsql.population import digest
 
 A, B, C = digest("a"), digest("b"), digest("c")
@@ -135,6 +137,79 @@ def test_a_file_that_is_no_ledger_is_refused_and_left_alone(tmp_path: Path) -> N
     db.close()
     with pytest.raises(LedgerError, match="not a ledger of this version"):
         Ledger(other)
+
+
+FIRST_SCHEMA = """
+CREATE TABLE identities (id INTEGER PRIMARY KEY, model TEXT NOT NULL,
+                         identity TEXT NOT NULL UNIQUE);
+CREATE TABLE answers (identity INTEGER NOT NULL, prompt BLOB NOT NULL, run INTEGER NOT NULL,
+                      at REAL NOT NULL, status TEXT NOT NULL, text TEXT, confidence REAL,
+                      prompt_tokens INTEGER, completion_tokens INTEGER, cost_usd REAL NOT NULL,
+                      seconds REAL NOT NULL, served_by TEXT,
+                      PRIMARY KEY (identity, prompt)) WITHOUT ROWID;
+CREATE TABLE failures (id INTEGER PRIMARY KEY, identity INTEGER NOT NULL, prompt BLOB NOT NULL,
+                       run INTEGER NOT NULL, at REAL NOT NULL, status TEXT NOT NULL,
+                       final INTEGER NOT NULL, prompt_tokens INTEGER, completion_tokens INTEGER,
+                       cost_usd REAL NOT NULL, seconds REAL NOT NULL, served_by TEXT, error TEXT);
+CREATE VIEW attempts AS
+    SELECT identity, prompt, run, at, status, prompt_tokens, completion_tokens, cost_usd, seconds,
+           served_by, NULL AS error FROM answers
+    UNION ALL
+    SELECT identity, prompt, run, at, status, prompt_tokens, completion_tokens, cost_usd, seconds,
+           served_by, error FROM failures;
+CREATE TABLE claims (identity INTEGER NOT NULL, prompt BLOB NOT NULL, owner TEXT NOT NULL,
+                     until REAL NOT NULL, PRIMARY KEY (identity, prompt)) WITHOUT ROWID;
+CREATE TABLE statements (key BLOB PRIMARY KEY, seed INTEGER NOT NULL, prompts BLOB NOT NULL,
+                         weights BLOB NOT NULL, expected_costs TEXT NOT NULL);
+CREATE TABLE runs (id INTEGER PRIMARY KEY, statement BLOB NOT NULL, at REAL NOT NULL, report TEXT);
+INSERT INTO identities VALUES (1, 'm', 'i');
+INSERT INTO answers VALUES (1, x'{a}', 1, 0.0, 'ok', 'yes', 0.9, 10, 2, 0.5, 0.1, 'served');
+INSERT INTO answers VALUES (1, x'{b}', 1, 0.0, 'cut', NULL, NULL, 10, 2, 0.5, 0.1, 'served');
+INSERT INTO statements VALUES (x'00', 7, x'{a}', x'0100000000000000', '[1.0, 0.5]');
+PRAGMA user_version = 1;
+"""
+
+
+def test_a_ledger_of_the_first_version_is_taken_over_with_all_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "old.sqlite"
+    with sqlite3.connect(path) as db:
+        db.executescript(FIRST_SCHEMA.format(a=A.hex(), b=B.hex()))
+    db.close()
+    ledger = Ledger(path)
+    identity = ledger.identity("m", "i")
+    found = ledger.lookup(identity, [A, B])
+    assert (found[A].text, found[A].confidence, found[A].scores) == ("yes", 0.9, None)
+    statement = ledger.find_statement(b"\x00")
+    assert statement is not None
+    assert (statement.seed, statement.features) == (7, None)
+    again = Attempt(0, True, "ok", "full", 0.5, cost_usd=0.25, scores={"full": 0.75, "é": 0.25})
+    ledger.record(2, identity, [(B, again)])
+    assert ledger.lookup(identity, [B])[B].scores == {"full": 0.75, "é": 0.25}
+    assert ledger.spend_of_run(1)[0] + ledger.spend_of_run(2)[0] == 3  # what was cut stays paid
+    ledger.close()
+    assert Ledger(path).lookup(identity, [B])[B].text == "full"  # opened again as it is now
+
+
+def test_a_ledger_of_a_later_version_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "new.sqlite"
+    Ledger(path).close()
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(LedgerError, match="found 99"):
+        Ledger(path)
+
+
+def test_features_and_scores_are_kept_with_statements_and_answers(tmp_path: Path) -> None:
+    told = features(["one", "Two words, 3 MARKS!", ""])
+    weights = np.array([1, 3, 2], dtype=np.int64)
+    one = Ledger(tmp_path / "l.sqlite")
+    one.statement(b"k", Statement(5, A + B + C, weights, (1.0,), told))
+    other = Ledger(tmp_path / "l.sqlite").statement(b"k", Statement(6, b"", weights, ()))
+    assert other.features is not None
+    assert other.features.names == told.names
+    np.testing.assert_array_equal(other.features.values, told.values)
+    assert other.features.values.dtype == np.uint8
 
 
 def test_a_store_in_a_place_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import shutil
 import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,21 +38,25 @@ def demo(*, rows: int, delta: float, gamma: float, store: str | None, forget: bo
     """
     import smartsql
     from smartsql.demo import human_labels, reviews
+    from smartsql.demo.lexicon import analyzer
     from smartsql.demo.packages import check_packages
+    from smartsql.gateway.kept import LEARNED
 
     check_packages()
+    analyzer()  # costs are seconds here: reading the word list is not part of an answer
     path = store or str(
         Path(platformdirs.user_data_dir("smartsql", appauthor=False)) / "demo.sqlite"
     )
     if forget:
         for suffix in ("", "-wal", "-shm"):
             Path(path + suffix).unlink(missing_ok=True)
+        shutil.rmtree(path + LEARNED, ignore_errors=True)
     data = reviews(rows, MAX_CHARS)
     _say(
         f"{rows:,} reviews of one short sentence (Rotten Tomatoes). Models:\n"
         f"  reference  gemma-3-270m: a language model in this process, on one thread\n"
         f"  candidate  lexicon: a list of words with a mood (VADER)\n"
-        f"  candidate  classifier: learns from the reference's own answers\n"
+        f"  candidate  classifier: learns from the lexicon, then from the reference's answers\n"
         f"None has a price, so every cost below is measured seconds of computing.\n"
     )
     with smartsql.connect(config=settings(path), progress=_Progress()) as con:
@@ -85,7 +91,7 @@ def settings(store: str) -> Settings:
                 reference=True,
             ),
             Model(name="lexicon", kind="python", function=lexicon, version=version),
-            Model(name="classifier", kind="learned"),
+            Model(name="classifier", kind="learned", parameters={"distils": "lexicon"}),
         ),
     )
 
@@ -99,6 +105,8 @@ def _answer(con: Connection, delta: float, gamma: float) -> None:
 
 
 def _show(con: Connection, report: Report) -> None:
+    from smartsql.demo import told
+
     for query in (
         f"SELECT id, tone, review FROM tones ORDER BY id LIMIT {SHOWN_ROWS}",
         "SELECT tone, count(*) AS n FROM tones GROUP BY tone ORDER BY tone",
@@ -108,12 +116,17 @@ def _show(con: Connection, report: Report) -> None:
     _say("The report (con.reports[-1], or FROM smart_reports()):")
     for what, value in report.lines():
         _say(f"  {what:12} {value}")
+    _say("\nWhat the routing did:")
+    for sentence in told(report):
+        _say(textwrap.fill(sentence, 98, initial_indent="  ", subsequent_indent="  "))
     mean_s = report.models[0].mean_cost
     _say(
         f"\nThe reference alone: {report.prompts:,} calls of {mean_s:.3f} s, "
         f"{report.money(report.reference_spend)} of computing. This run: "
         f"{report.money(report.spend)}."
     )
+    if not sum(model.calls for model in report.models):
+        _say("Nothing was asked: all answers were paid for earlier.")
     (share,) = con.execute("SELECT avg((tone = people)::INTEGER) FROM tones").fetchone() or (0.0,)
     _say(f"People agree with {share:.1%} of the answers (not part of the promise).")
 

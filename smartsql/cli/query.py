@@ -39,6 +39,12 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 budget reached."""
 @click.option("--config", metavar="FILE", help="A smartsql.toml.")
 @click.option("--budget", metavar="USD", type=click.FloatRange(min=0), help="Cap per statement.")
 @click.option(
+    "--self-agreement",
+    metavar="N",
+    type=click.IntRange(min=0),
+    help="Ask the reference again about N rows; the report says how often it repeats itself.",
+)
+@click.option(
     "--dry-run", is_flag=True, help="Show what it would cost; ask no model, keep nothing."
 )
 @click.option(
@@ -61,6 +67,7 @@ def query(
     file: str | None,
     config: str | None,
     budget: float | None,
+    self_agreement: int | None,
     dry_run: bool,
     report: str | None,
     read_only: bool,
@@ -80,7 +87,12 @@ def query(
     with progress_line() as progress:
         try:
             connection = smartsql.connect(
-                database, config, read_only=read_only, progress=progress, budget_usd=budget
+                database,
+                config,
+                read_only=read_only,
+                progress=progress,
+                budget_usd=budget,
+                self_agreement=self_agreement,
             )
         except duckdb.Error as error:
             raise QueryError(f"cannot open the database {database!r}: {one_line(error)}") from error

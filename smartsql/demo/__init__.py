@@ -9,5 +9,6 @@ from __future__ import annotations
 from smartsql.demo.lexicon import lexicon
 from smartsql.demo.reviews import human_labels, reviews
 from smartsql.demo.task import LABELS, TASK_PROMPT
+from smartsql.demo.told import told
 
-__all__ = ["LABELS", "TASK_PROMPT", "human_labels", "lexicon", "reviews"]
+__all__ = ["LABELS", "TASK_PROMPT", "human_labels", "lexicon", "reviews", "told"]

@@ -7,11 +7,14 @@ groups as they arrive, and a slow model does not hold up a fast one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Event
-from typing import Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from smartsql.gateway.classifier import Classifier
 
 DELIVERED = frozenset({"ok", "empty", "cut", "refused"})
 """Statuses of attempts that the model finished and may bill."""
@@ -49,6 +52,7 @@ class Attempt:
         served_by: model id that the server returned.
         error: what went wrong, without the prompt and without secrets.
         retryable: asking again later may help.
+        scores: probability of each label of the task, where the model gives them; sum 1.
     """
 
     index: int
@@ -63,6 +67,7 @@ class Attempt:
     served_by: str | None = None
     error: str | None = None
     retryable: bool = False
+    scores: Mapping[str, float] | None = None
 
 
 Attempts = SimpleQueue[list[Attempt]]
@@ -157,15 +162,33 @@ class Backend(Protocol):
         ...
 
 
+class Hint(NamedTuple):
+    """A cheap model's answer to a text, for a model that learns from it.
+
+    Attributes:
+        confidence: NaN where unknown.
+    """
+
+    input: str
+    answer: str
+    confidence: float
+
+
 class LearningBackend(Backend, Protocol):
     """A local model that learns from the reference's answers."""
 
-    def fork(self) -> LearningBackend:
-        """An untrained model of the same configuration, for one statement alone."""
+    def fork(self, start: Classifier | None = None) -> LearningBackend:
+        """A model of the same configuration, for one statement alone; it knows `start` only."""
         ...
 
-    def fit(self, inputs: Sequence[str], answers: Sequence[str]) -> None:
-        """Train on normalised reference answers; deterministic in its arguments."""
+    def fit(
+        self, inputs: Sequence[str], answers: Sequence[str], hints: Sequence[Hint] = ()
+    ) -> None:
+        """Train on normalised reference answers; deterministic in its arguments and the start."""
+        ...
+
+    def learned(self) -> Classifier | None:
+        """What it knows by now, for the next statement; None if nothing."""
         ...
 
 

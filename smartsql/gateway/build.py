@@ -9,10 +9,12 @@ from smartsql.errors import ConfigError
 from smartsql.gateway import Backend
 from smartsql.gateway.limits import Slots
 from smartsql.gateway.urls import checked_base_url, is_loopback
+from smartsql.recipes import verifier_name
+from smartsql.verification import parameters_for
 
 
 def build(settings: Settings) -> dict[str, Backend]:
-    """The backends of all models, in the order of the configuration.
+    """The backends of all models, in the order of the configuration, then of their verifiers.
 
     Raises:
         ConfigError: a key variable that is not set, a function that cannot be imported, ...
@@ -20,7 +22,24 @@ def build(settings: Settings) -> dict[str, Backend]:
         MissingExtraError: an optional package is not installed.
     """
     slots = Slots(settings.max_in_flight)
-    return {model.name: _backend(model, slots) for model in settings.models}
+    found = {model.name: _backend(model, slots) for model in settings.models}
+    for model in settings.models:
+        if model.verification:
+            found[verifier_name(model.name)] = _verifier(model, found[model.name])
+    return found
+
+
+def _verifier(model: Model, backend: Backend) -> Backend:
+    """The model as it is asked to judge its answers; what it takes up is shared."""
+    if model.kind != "openai":
+        return backend
+    from smartsql.gateway.openai_api import OpenAIBackend
+
+    assert isinstance(backend, OpenAIBackend)
+    assert model.verification is not None
+    parameters = parameters_for(model.verification, model.parameters)
+    by_probability = model.verification == "probability"
+    return backend.variant(verifier_name(model.name), parameters, logprobs=by_probability)
 
 
 def _backend(model: Model, slots: Slots) -> Backend:

@@ -17,6 +17,8 @@ NextTokens = Callable[[str], Mapping[str, float]]
 """The likeliest next tokens after what has been said so far, with probabilities."""
 
 NEGLIGIBLE = 0.01
+DIGITS = 4
+"""Digits of a label's share that are kept."""
 
 
 @dataclass(slots=True)
@@ -105,6 +107,14 @@ def choice(masses: Mapping[str, float], labels: Sequence[str]) -> tuple[str, flo
         return None
     best = max(labels, key=lambda label: masses[label])
     return best, masses[best] / total
+
+
+def shares(masses: Mapping[str, float]) -> dict[str, float] | None:
+    """Share of each label among the labels, rounded so that it is kept exactly; None for none."""
+    total = sum(masses.values())
+    if not total > 0.0:
+        return None
+    return {label: round(mass / total, DIGITS) for label, mass in masses.items()}
 
 
 def segmented(text: str, tokens: Sequence[str]) -> list[str] | None:

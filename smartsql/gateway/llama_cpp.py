@@ -18,7 +18,7 @@ from typing import Any
 
 from smartsql.errors import ConfigError, GatewayError, MissingExtraError
 from smartsql.gateway import Allowance, Attempt, Request
-from smartsql.gateway.label_scoring import Node, choice, label_masses, token_tree
+from smartsql.gateway.label_scoring import Node, choice, label_masses, shares, token_tree
 from smartsql.gateway.llama_runtime import (
     CompletionError,
     Completions,
@@ -107,6 +107,7 @@ class LlamaCppBackend(LocalBackend):
         self._model: Completions | None = None
         self._load_error: GatewayError | None = None
         self._trees: dict[tuple[str, ...], Node] = {}
+        self._spelt: dict[str, list[list[str]]] = {}
 
     @property
     def claims(self) -> bool:
@@ -186,8 +187,11 @@ class LlamaCppBackend(LocalBackend):
     def _tree(self, model: Completions, labels: tuple[str, ...]) -> Node:
         """The labels as the model's tokens."""
         if labels not in self._trees:
+            for label in labels:
+                if label not in self._spelt:
+                    self._spelt[label] = model.spelt(label)
             try:
-                self._trees[labels] = token_tree({label: model.spelt(label) for label in labels})
+                self._trees[labels] = token_tree({label: self._spelt[label] for label in labels})
             except ValueError as error:
                 raise GatewayError(
                     f"model {self._name!r} cannot score the labels: {error}.", model=self._name
@@ -201,6 +205,7 @@ class LlamaCppBackend(LocalBackend):
         started = time.perf_counter()
         usage = Usage()
         confidence: float | None = None
+        scores: dict[str, float] | None = None
         error: str | None = None
         try:
             if tree is None:
@@ -210,7 +215,7 @@ class LlamaCppBackend(LocalBackend):
                 masses = label_masses(
                     tree, lambda said: model.next_tokens(request.prompt + said, usage)
                 )
-                chosen = choice(masses, labels)
+                chosen, scores = choice(masses, labels), shares(masses)
                 if chosen is None:
                     status, text = "empty", None
                     error = "no label is among the likeliest next tokens"
@@ -228,4 +233,5 @@ class LlamaCppBackend(LocalBackend):
             usage.completion_tokens,
             seconds=time.perf_counter() - started,
             error=error,
+            scores=scores,
         )

@@ -118,6 +118,32 @@ class OpenAIBackend:
     def __repr__(self) -> str:
         return f"OpenAIBackend({self._name!r}, base_url={self._base_url!r})"
 
+    def variant(
+        self, name: str, parameters: Mapping[str, Any], *, logprobs: bool
+    ) -> OpenAIBackend:
+        """The same model, asked for something else.
+
+        Limits, places and what is known of the endpoint's health are shared: for the endpoint
+        they are one caller.
+        """
+        mine = self._identity
+        other = OpenAIBackend(
+            name,
+            base_url=self._base_url,
+            price=self.price,
+            slots=self._slots,
+            model=str(mine["model"]),
+            api_key=self._api_key,
+            parameters=parameters,
+            system=mine["system"],  # type: ignore[arg-type]
+            logprobs=logprobs,
+            timeout_s=self._timeout_s,
+            retry=self._policy,
+        )
+        other._pace, other._places, other._congestion = self._pace, self._places, self._congestion
+        other._health, other._budget, other._runs = self._health, self._budget, self._runs
+        return other
+
     @property
     def name(self) -> str:
         """The model's name in the configuration."""
@@ -330,6 +356,7 @@ class OpenAIBackend:
             reply.status,
             text=reply.text,
             confidence=reply.confidence if self._logprobs else None,
+            scores=reply.scores if self._logprobs else None,
             prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,
             cost_usd=self._meter.cost_of(request, reply),

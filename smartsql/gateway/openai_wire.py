@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from smartsql.gateway.label_scoring import shares
 from smartsql.gateway.openai_dialect import ADAPTABLE
 from smartsql.gateway.retry import retry_after_s
 
@@ -35,6 +36,7 @@ class Reply:
         text: the answer where the status is "ok".
         usage: prompt and completion tokens as the endpoint counted them.
         written: all text that came back, to bound the cost where the usage is missing.
+        scores: probability of each label, where the alternatives tell them apart.
     """
 
     status: str
@@ -43,6 +45,7 @@ class Reply:
     usage: tuple[int, int] | None
     served_by: str | None
     confidence: float | None
+    scores: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +90,15 @@ def read_reply(body: bytes, content_type: str, labels: Sequence[str]) -> Reply |
     text = content if isinstance(content, str) else ""
     status = _delivered(text, refusal, choice.get("finish_reason"))
     served_by = data.get("model")
+    confidence, scores = judged(choice.get("logprobs"), labels) if status == "ok" else (None, None)
     return Reply(
         status,
         text if status == "ok" else None,
         text or (refusal if isinstance(refusal, str) else ""),
         _usage(data.get("usage")),
         served_by if isinstance(served_by, str) and served_by else None,
-        confidence_of(choice.get("logprobs"), labels) if status == "ok" else None,
+        confidence,
+        scores,
     )
 
 
@@ -245,14 +250,23 @@ def _brief(causes: Sequence[BaseException]) -> str:
     return f"{type(root).__name__}: {reason}" if reason else type(root).__name__
 
 
+Judged = tuple[float | None, dict[str, float] | None]
+"""Confidence in the answer, and the probability of each label; None where unknown."""
+
+
 def confidence_of(logprobs: object, labels: Sequence[str]) -> float | None:
+    """The model's probability of its own answer; see `judged`."""
+    return judged(logprobs, labels)[0]
+
+
+def judged(logprobs: object, labels: Sequence[str]) -> Judged:
     """The model's probability of its own answer, in [0, 1]; None where it gives none.
 
     With labels: the probability of the label that the first token chose, renormalised over the
     labels. An alternative counts for a label when it begins that label and no other one. Where
     the alternatives do not tell the labels apart (none given, or all begin alike), and without
-    labels: the geometric mean of the probabilities of the answer's tokens. An answer outside the
-    labels has none.
+    labels: the geometric mean of the probabilities of the answer's tokens, and nothing about the
+    other labels. An answer outside the labels has none.
 
     Args:
         logprobs: the `logprobs` object of a choice, as it came.
@@ -260,20 +274,20 @@ def confidence_of(logprobs: object, labels: Sequence[str]) -> float | None:
     content = logprobs.get("content") if isinstance(logprobs, dict) else None
     tokens = _tokens(content)
     if not tokens:
-        return None
+        return None, None
     if labels:
         first = next((entry for entry in tokens if _bare(entry[0])), None)
         if first is None:
-            return None
+            return None, None
         alternatives = _tokens(first[2])
         chosen = _label_of(first[0], labels)
         said = _label_of("".join(token for token, _, _ in tokens), labels)
         if chosen is None and said is None:
-            return None  # an answer outside the labels
+            return None, None  # an answer outside the labels
         if alternatives and chosen is not None and said in (chosen, None):
             return _renormalised(chosen, first, alternatives, labels)
     mean = sum(logprob for _, logprob, _ in tokens) / len(tokens)
-    return min(1.0, math.exp(min(mean, 0.0)))
+    return min(1.0, math.exp(min(mean, 0.0))), None
 
 
 def _renormalised(
@@ -281,7 +295,7 @@ def _renormalised(
     first: tuple[str, float, object],
     alternatives: list[tuple[str, float, object]],
     labels: Sequence[str],
-) -> float | None:
+) -> Judged:
     mass = dict.fromkeys(labels, 0.0)
     tokens = {token: logprob for token, logprob, _ in alternatives}
     tokens.setdefault(first[0], first[1])
@@ -290,7 +304,7 @@ def _renormalised(
         if label is not None:
             mass[label] += math.exp(min(logprob, 0.0))
     total = sum(mass.values())
-    return mass[chosen] / total if total > 0.0 else None
+    return (mass[chosen] / total if total > 0.0 else None), shares(mass)
 
 
 def _tokens(content: object) -> list[tuple[str, float, object]]:

@@ -37,6 +37,7 @@ class TestServer:
 
     Args:
         answer: (model, prompt) -> text or `Answer`.
+        reply: (call) -> text or `Answer`; goes before `answer`, for what depends on more.
         latency_s: time from request to response.
         faults: decides for every call; `script` goes before it.
         api_key: the only key that is let in; None lets all in.
@@ -51,6 +52,7 @@ class TestServer:
         self,
         answer: Callable[[str, str], str | Answer | None] = lambda model, prompt: "ok",
         *,
+        reply: Callable[[Call], str | Answer | None] | None = None,
         latency_s: float = 0.0,
         faults: Callable[[Call], str | Fault | None] | None = None,
         api_key: str | None = None,
@@ -60,6 +62,7 @@ class TestServer:
         port: int = 0,
     ) -> None:
         self.answer = answer
+        self.reply = reply
         self.latency_s = latency_s
         self.faults = faults
         self.api_key = api_key
@@ -252,7 +255,7 @@ class TestServer:
             to.respond(200, payload)
 
     def _payload(self, call: Call, fault: Fault) -> tuple[str, tuple[int, int]]:
-        said = self.answer(call.model, call.prompt)
+        said = self.reply(call) if self.reply else self.answer(call.model, call.prompt)
         answer = said if isinstance(said, Answer) else Answer(said)
         text, finish, refusal = answer.text, "stop", None
         if fault.kind == "empty":

@@ -8,6 +8,7 @@ from smartsql.gateway.label_scoring import (
     choice,
     label_masses,
     segmented,
+    shares,
     spellings,
     token_tree,
 )
@@ -31,6 +32,11 @@ def test_labels_with_different_first_tokens_take_one_pass() -> None:
     assert masses == pytest.approx({"positive": 0.4, "negative": 0.2})
     assert model.calls == [""]
     assert choice(masses, ("positive", "negative")) == ("positive", pytest.approx(2 / 3))
+
+
+def test_shares_are_those_of_the_labels_alone_and_kept_exactly() -> None:
+    assert shares({"a": 0.2, "b": 0.1, "c": 0.0}) == {"a": 0.6667, "b": 0.3333, "c": 0.0}
+    assert shares({"a": 0.0, "b": 0.0}) is None
 
 
 def test_shared_first_tokens_are_followed_and_multiplied() -> None:

@@ -7,6 +7,7 @@ from threading import Event
 
 import pytest
 
+from smartsql.config import Model, load
 from smartsql.errors import ConfigError, MissingExtraError
 from smartsql.gateway import Attempt, Attempts, Request
 
@@ -103,7 +104,7 @@ def test_one_answer_only_or_free_text_makes_it_abstain_and_say_why() -> None:
     backend.fit([], [])
     assert ask(backend, ["a"])[0].status == "empty"
     backend.fit(["good", "bad"], ["yes", "no"])
-    assert ask(backend, ["good"])[0].text == "yes"
+    assert ask(backend, ["good indeed"])[0].text == "yes"
     backend.close()
 
 
@@ -112,8 +113,8 @@ def test_odd_texts_are_texts_too() -> None:
     backend.fit(["", " ", "\x00", "a\ud800", "b" * 100_000], ["x", "x", "y", "y\x00", "x"])
     attempts = ask(backend, ["", "\udfff", "a", "b" * 1_000_000])
     backend.close()
-    assert {attempt.status for attempt in attempts} == {"ok"}
-    assert {attempt.text for attempt in attempts} <= {"x", "y", "y\x00"}
+    assert [attempt.status for attempt in attempts] == ["empty", "ok", "ok", "ok"]
+    assert {attempt.text for attempt in attempts[1:]} <= {"x", "y", "y\x00"}
 
 
 def test_identity_has_the_hyperparameters_and_does_not_change_with_training() -> None:
@@ -133,11 +134,42 @@ def test_identity_has_the_hyperparameters_and_does_not_change_with_training() ->
         ({"strength": True}, "strength = True"),
         ({"max_classes": 1}, "max_classes = 1; it must be a whole number from 2"),
         ({"hash_bits": "18"}, "hash_bits = '18'"),
+        ({"least_confidence": 1.5}, "least_confidence = 1.5; it must be a number from 0 to 1"),
+        ({"distils": "m"}, "distils = 'm'; it must be the name of another model"),
+        ({"distils": 3}, "distils = 3"),
     ],
 )
 def test_parameters_are_checked(parameters: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         LearnedBackend("m", parameters)
+
+
+@pytest.mark.parametrize("distils", ["litle", "big", "student"])
+def test_what_is_distilled_must_be_a_candidate_with_answers_of_its_own(distils: str) -> None:
+    models = (
+        Model(name="big", reference=True, api_key_env="K"),
+        Model(name="little", api_key_env="K"),
+        Model(name="pupil", kind="learned", parameters={"distils": distils}),
+        Model(name="student", kind="learned"),
+    )
+    with pytest.raises(ConfigError, match=f"distils = '{distils}'.*Did you mean 'little'"):
+        load(models=models)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "labels"),
+    [({"least_confidence": 0.9999}, ()), ({}, ("other", "labels"))],
+)
+def test_it_abstains_when_it_is_not_sure_and_on_answers_that_are_not_allowed(
+    parameters: dict[str, object], labels: tuple[str, ...]
+) -> None:
+    backend = LearnedBackend("m", parameters)
+    backend.fit(*sample(60, seed=1))
+    out: Attempts = SimpleQueue()
+    backend.start([Request(0, "the film , superb story", "")], labels, out, Event())
+    (attempt,) = out.get(timeout=30)
+    backend.close()
+    assert (attempt.status, attempt.text) == ("empty", None)
 
 
 def test_pairs_that_do_not_match_are_refused() -> None:

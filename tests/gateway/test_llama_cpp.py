@@ -60,6 +60,11 @@ def test_labels_are_chosen_sensibly_and_the_same_in_any_order_and_alone(
     assert all(a.status == "ok" and a.seconds > 0 and a.cost_usd == 0 for a in together)
     assert all(a.confidence is not None and 0.5 < a.confidence <= 1 for a in together)
     assert all(a.prompt_tokens > 60 and a.completion_tokens == 1 for a in together)
+    for attempt in together:
+        assert attempt.scores is not None
+        assert set(attempt.scores) == set(LABELS)
+        assert attempt.scores[attempt.text or ""] == pytest.approx(attempt.confidence, abs=1e-4)
+        assert sum(attempt.scores.values()) == pytest.approx(1, abs=1e-3)
     backwards = ask(gemma, prompts[::-1])[::-1]
     alone = [ask(gemma, [prompt])[0] for prompt in prompts]
     for other in (backwards, alone):

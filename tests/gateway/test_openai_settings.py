@@ -123,3 +123,27 @@ def test_quick_policy_differs_from_the_usual_one_only_in_times() -> None:
     assert (QUICK.max_attempts, QUICK.suspect_after) == (usual.max_attempts, usual.suspect_after)
     with pytest.raises(ParameterError, match="max_attempts"):
         RetryPolicy(max_attempts=0)
+
+
+def test_a_variant_is_the_same_caller_with_other_parameters() -> None:
+    backend = backend_for("http://127.0.0.1:1/v1", requests_per_minute=60.0, system="Be brief.")
+    parameters = {"temperature": 1.0}
+    other = backend.variant("m verification", parameters, logprobs=True)
+    alone = backend_for("http://127.0.0.1:1/v1", parameters=parameters, system="Be brief.")
+    assert other.identity(()) == alone.identity(()) != backend.identity(())
+    assert (other.name, other.price) == ("m verification", backend.price)
+    for shared in ("_pace", "_places", "_congestion", "_health", "_runs", "_slots"):
+        assert getattr(other, shared) is getattr(backend, shared)
+
+
+def test_a_refused_key_ends_the_calls_of_both_and_both_may_begin_again() -> None:
+    with TestServer(api_key="right") as server:
+        backend = backend_for(server.base_url, api_key="wrong")
+        other = backend.variant("m verification", {}, logprobs=True)
+        assert ask(backend, ["a"])[0][-1].status == "rejected"
+        assert ask(other, ["a"])[0][-1].status == "rejected"
+        assert len(server.calls) <= 2
+        other.close()
+        backend.close()
+        assert ask(other, ["b"])[0][-1].status == "rejected"  # it may be started again
+        other.close()

@@ -12,6 +12,7 @@ from smartsql.gateway.openai_wire import (
     Failure,
     Reply,
     confidence_of,
+    judged,
     read_error,
     read_reply,
     scrubbed,
@@ -43,6 +44,17 @@ def test_confidence_is_the_share_of_the_answered_label_among_the_labels() -> Non
     assert found == pytest.approx(0.6 / 0.8)
     found = confidence_of(logprobs(("NEG", 0.15, top), ("ative", 1.0, {})), LABELS)
     assert found == pytest.approx(0.2 / 0.8)
+
+
+def test_every_label_has_its_share_where_the_alternatives_tell_them_apart() -> None:
+    top = {"positive": 0.5, " Pos": 0.1, "NEG": 0.15, "neutral": 0.2}
+    confidence, scores = judged(logprobs(("positive", 0.5, top)), (*LABELS, "mixed"))
+    assert scores == {"positive": 0.8, "negative": 0.2, "mixed": 0.0}
+    assert confidence == pytest.approx(0.8)
+    # no alternatives, an answer outside the labels, an open answer: nothing about other labels
+    assert judged(logprobs(("positive", 0.5, {})), LABELS)[1] is None
+    assert judged(logprobs(("giraffe", 0.5, top)), LABELS) == (None, None)
+    assert judged(logprobs(("42", 0.5, top)), ())[1] is None
 
 
 def test_tokens_before_the_label_are_passed_over() -> None:

@@ -163,8 +163,13 @@ def test_a_certificate_can_be_checked_again_and_forgeries_show() -> None:
     assert facts["deployed"]["proved"] and recheck_routing(facts) == []
     for name, value in (("found", facts["found"] + 3), ("alpha", 0.2), ("tolerated", 90)):
         assert recheck_routing({**facts, name: value})
-    bets = {**facts["bets"], "factors": [1.0 for _ in facts["bets"]["factors"]]}
-    assert recheck_routing({**facts, "bets": bets})
+    first = facts["rounds"][0]
+    for change in ({"drawn_wrong": []}, {"stake": 1.0}, {"found": 99}, {"rows": [1] * 40}):
+        forged = {**first, "audit": {**first["audit"], **change}}
+        assert forged == first or recheck_routing(
+            {**facts, "rounds": [forged, *facts["rounds"][1:]]}
+        )
+    assert recheck_routing({**facts, "rounds": []})
     assert recheck_routing({**facts, "deployed": {**facts["deployed"], "proved": False}})
     assert recheck_routing({"rows": 10})
 

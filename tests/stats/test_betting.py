@@ -1,11 +1,18 @@
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import permutations
 
 import numpy as np
 import pytest
 
-from smartsql.stats.betting import Bets, Urn, growth, settle, tilt_for, tilted
+from smartsql.stats.betting import Book, Draws, Urn, growth, tilt_for, tilted
+
+ALPHA = 0.05
+
+
+def urn(p: list[float], weights: list[float], mass: list[float], ahead: int = 0) -> Urn:
+    bins = np.arange(len(p))
+    return Urn(np.array(p), np.array(weights), np.array(mass), bins < ahead)
 
 
 @pytest.mark.parametrize("k", [0.0, 1e-9, 0.3, 1.0, 1.0000001, 7.0, 1e6])
@@ -28,143 +35,129 @@ def test_the_tilt_brings_the_rates_to_the_hypothesis() -> None:
     assert tilt[1] == 0.0  # the prediction already has more than 5
 
 
-@pytest.mark.parametrize("aim", [2.0, 3.5, 6.0])
-@pytest.mark.parametrize("stake", [0.3, 1.0])
-def test_one_draw_is_a_fair_bet_against_every_total_wherever_the_errors_are(
-    aim: float, stake: float
-) -> None:
-    p = np.array([0.05, 0.2, 0.4])
-    weights = np.array([0.5, 1.0, 3.0])
-    bins = np.array([0, 0, 1, 1, 2, 0])
-    masses = np.array([1.0, 3.0, 1.0, 2.0, 1.0, 1.0])
-    urn = Urn(p, weights, np.bincount(bins, masses))
-    chance = weights[bins] * masses / urn.weight
-    for size in range(6):
-        for places in combinations(range(6), size):
-            wrong = np.isin(np.arange(6), places)
-            total = float(masses[wrong].sum())
-            expected = 0.0
-            for item in range(6):
-                bet = settle(
-                    urn,
-                    bins[[item]],
-                    masses[[item]],
-                    wrong[[item]],
-                    found=0.0,
-                    aim=aim,
-                    stake=stake,
-                    tested=1.0,
-                )
-                factor = bet.factors[0] + bet.slopes[0] * (total - bet.totals[0])
-                expected += chance[item] * float(factor)
-            assert expected == pytest.approx(1.0, abs=1e-9)
+BINS = np.array([0, 0, 1, 1, 2, 0])
+MASSES = np.array([1.0, 3.0, 1.0, 2.0, 1.0, 1.0])
+WEIGHTS = np.array([0.5, 1.0, 3.0])
+SMALL = Urn(
+    np.array([0.05, 0.2, 0.4]),
+    WEIGHTS,
+    np.bincount(BINS, MASSES),
+    np.array([True, False, False]),
+)
 
 
-def test_a_series_of_draws_is_a_martingale_over_all_its_orders() -> None:
-    # every sequence of three draws without replacement, settled with one tilt set before the first
-    p, weights = np.array([0.1, 0.35]), np.array([1.0, 2.5])
-    bins, masses = np.array([0, 0, 0, 1, 1]), np.array([1.0, 2.0, 1.0, 1.0, 1.0])
-    wrong = np.array([False, True, False, True, False])
-    found = 4.0
-    total = found + float(masses[wrong].sum())
-    urn = Urn(p, weights, np.bincount(bins, masses))
-    each = weights[bins] * masses
+def expected_wealth(wrong: np.ndarray, length: int, book: Book, at: int, stake: float) -> float:
+    """Mean over all orders of `length` draws of what the segment `at` then holds."""
+    each = WEIGHTS[BINS] * MASSES
     value = 0.0
-    for first in range(5):
-        for second in set(range(5)) - {first}:
-            for third in set(range(5)) - {first, second}:
-                drawn = np.array([first, second, third])
-                left = urn.weight - np.concatenate([[0.0], np.cumsum(each[drawn])[:-1]])
-                bets = settle(
-                    urn,
-                    bins[drawn],
-                    masses[drawn],
-                    wrong[drawn],
-                    found=found,
-                    aim=total,
-                    stake=0.8,
-                    tested=total - 1,
-                )
-                value += float(np.prod(each[drawn] / left)) * np.exp(bets.log_evidence(total))
-    assert value == pytest.approx(1.0, abs=1e-9)
+    for order in permutations(range(BINS.size), length):
+        drawn = np.array(order)
+        left = SMALL.weight - np.concatenate([[0.0], np.cumsum(each[drawn])[:-1]])
+        trial = Book(book.tolerated, ALPHA)
+        trial.cut(book.bases)
+        draws = Draws(BINS[drawn], MASSES[drawn], wrong[drawn])
+        trial.settle(SMALL, draws, 2.0, stake, series=2)
+        value += float(np.prod(each[drawn] / left) * np.exp(trial.logs[at]))
+    return value
 
 
-def test_no_draw_loses_all_at_the_total_that_is_tested() -> None:
-    urn = Urn(np.array([0.004, 0.9]), np.array([0.01, 5.0]), np.array([900.0, 100.0]))
+@pytest.mark.parametrize(("tolerated", "stake"), [(1, 1.0), (3, 0.4)])
+def test_no_placement_of_the_errors_makes_evidence_grow_on_average(
+    tolerated: int, stake: float
+) -> None:
+    book = Book(tolerated, ALPHA)
+    book.cut(np.array([tolerated + 3, tolerated + 4, tolerated + 6]))
+    drawn = fair = 0
+    for placement in range(2**BINS.size):
+        wrong = (placement >> np.arange(BINS.size)) & 1 == 1
+        total = 2 + int(MASSES[wrong].sum())
+        if total < book.bases[0]:
+            continue
+        at = int(np.searchsorted(book.bases, total, side="right")) - 1
+        expected = expected_wealth(wrong, 3, book, at, stake)
+        assert expected <= 1 + 1e-9
+        drawn += 1
+        fair += expected > 0.99
+    assert drawn > 20
+    assert fair > 5  # and where the total is the base, hardly anything is given away
+
+
+def test_evidence_does_not_outgrow_what_an_account_needs() -> None:
+    book = Book(5, ALPHA)
+    many = Draws(np.zeros(300, dtype=np.int64), np.ones(300), np.zeros(300, dtype=bool))
+    book.settle(urn([0.01], [1.0], [600.0]), many, 0.0, 1.0, series=4)
+    assert book.proves(0.0)
+    assert book.evidence(0.0) == book.threshold
+    assert not Book(5, ALPHA).proves(0.0)
+
+
+def test_the_first_error_ends_the_account_of_the_smallest_total_and_no_other() -> None:
+    book = Book(5, ALPHA)
+    book.cut(np.array([6, 7, 8, 9]))
+    error = Draws(np.zeros(1, dtype=np.int64), np.ones(1), np.ones(1, dtype=bool))
+    book.settle(urn([0.002], [1.0], [600.0]), error, 0.0, 1.0, series=1)
+    assert book.logs[0] < -5
+    assert (book.logs[1:] > -5).all()
+
+
+def test_no_draw_leaves_less_than_nothing() -> None:
+    odd = urn([0.004, 0.9], [0.01, 5.0], [900.0, 100.0])
     for bin_ in (0, 1):
         for wrong in (False, True):
-            bets = settle(
-                urn,
-                np.array([bin_]),
-                np.ones(1),
-                np.array([wrong]),
-                found=3.0,
-                aim=300.0,
-                stake=1.0,
-                tested=10.0,
-            )
-            assert bets.log_evidence(10.0) >= np.log(0.02) - 1e-9
-
-
-def test_evidence_grows_with_the_total_and_a_lost_bet_stays_lost() -> None:
-    bets = Bets(np.array([1.1, 0.4]), np.array([0.01, 0.02]), np.array([20.0, 20.0]))
-    logs = bets.log_evidence(np.array([20.0, 21.0, 30.0]))
-    assert (np.diff(logs) > 0).all()
-    assert logs[0] == pytest.approx(np.log(1.1 * 0.4))
-    assert bets.log_evidence(0.0) == -np.inf
-    assert bets.joined(Bets.none()).size == 2
+            book = Book(10, ALPHA)
+            draws = Draws(np.full(3, bin_), np.ones(3), np.full(3, wrong))
+            book.settle(odd, draws, 3.0, 1.0, series=3)
+            assert not np.isnan(book.logs).any()
 
 
 def test_nothing_is_bet_where_the_prediction_is_no_better_than_the_hypothesis() -> None:
-    urn = Urn(np.array([0.3]), np.ones(1), np.array([100.0]))
-    bets = settle(
-        urn,
-        np.zeros(4, dtype=np.int64),
-        np.ones(4),
-        np.array([True, False, True, False]),
-        found=0.0,
-        aim=20.0,
-        stake=1.0,
-        tested=20.0,
-    )
-    assert bets.log_evidence(20.0) == 0.0
+    book = Book(20, ALPHA)
+    draws = Draws(np.zeros(4, dtype=np.int64), np.ones(4), np.array([True, False, True, False]))
+    book.settle(urn([0.3], [1.0], [100.0], ahead=1), draws, 0.0, 1.0, series=2)
+    assert book.logs.tolist() == [0.0]
     assert growth(np.array([0.3]), np.array([0.3]))[0] == 0.0
 
 
-@pytest.mark.parametrize("excess", [0, 3])
+def test_a_new_segment_has_the_least_evidence_of_all_that_it_holds() -> None:
+    book = Book(9, ALPHA)
+    book.cut(np.array([10, 20, 30, 40]))
+    book.logs = np.array([0.5, -1.0, 2.0, 0.1])
+    book.cut(np.array([12, 15, 25, 30, 35, 50]))
+    assert book.logs.tolist() == [0.5, -1.0, -1.0, 2.0, 0.1, 0.1]
+    assert book.evidence(3) == -1.0
+    assert book.evidence(1) == -np.inf  # that total was given up
+
+
+@pytest.mark.parametrize("bases", [[], [9, 12], [10, 10]])
+def test_segments_that_do_not_ascend_are_refused(bases: list[int]) -> None:
+    with pytest.raises(ValueError, match="must ascend"):
+        Book(9, ALPHA).cut(np.array(bases, dtype=np.int64))
+
+
+@pytest.mark.parametrize("excess", [3, 8])
 def test_proof_of_too_many_errors_is_rare(excess: int) -> None:
     rng = np.random.default_rng(3)
-    rows, tolerated, alpha, runs = 300, 20, 0.2, 600
+    rows, tolerated, alpha, runs = 300, 20, 0.2, 120
     errors = tolerated + 1 + excess
     broken = 0
+    p, weights = np.array([0.02, 0.06]), np.array([0.2, 0.4])
+    bins = (np.arange(rows) >= rows // 2).astype(np.int64)
+    ahead = np.zeros(2, dtype=bool)
     for _ in range(runs):
         wrong = np.zeros(rows, dtype=bool)
         wrong[rng.choice(rows, errors, replace=False)] = True
-        p, weights = np.array([0.02, 0.06]), np.array([0.2, 0.4])
-        bins = (np.arange(rows) >= rows // 2).astype(np.int64)
-        clocks = rng.standard_exponential(rows) / weights[bins]
-        order = np.argsort(clocks)
-        bets, found, left = Bets.none(), 0, np.ones(rows, dtype=bool)
-        for start in range(0, 240, 6):
-            some = order[start : start + 6]
-            urn = Urn(p, weights, np.bincount(bins[left], minlength=2).astype(float))
-            bets = bets.joined(
-                settle(
-                    urn,
-                    bins[some],
-                    np.ones(some.size),
-                    wrong[some],
-                    found=float(found),
-                    aim=tolerated + 1.0 + found,
-                    stake=1.0,
-                    tested=tolerated + 1.0 + found,
-                )
-            )
+        order = np.argsort(rng.standard_exponential(rows) / weights[bins])
+        book, found, left = Book(tolerated, alpha), 0.0, np.ones(rows, dtype=bool)
+        for start in range(0, 240, 12):
+            some = order[start : start + 12]
+            book.cut(np.arange(tolerated + 1 + int(found), tolerated + 25 + int(found)))
+            mass = np.bincount(bins[left], minlength=2).astype(float)
+            draws = Draws(bins[some], np.ones(some.size), wrong[some])
             left[some] = False
-            found += int(wrong[some].sum())
-            if bets.log_evidence(tolerated + 1 + found) >= -np.log(alpha):
+            found = book.settle(Urn(p, weights, mass, ahead), draws, found, 1.0, series=4)
+            if book.proves(found):
                 broken += errors - found > tolerated
                 break
     assert broken / runs <= alpha + 3 * np.sqrt(alpha * (1 - alpha) / runs)
-    if excess == 0:
+    if excess == 3:
         assert broken > 0  # the level is used, so the test can fail

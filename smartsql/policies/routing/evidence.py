@@ -6,17 +6,20 @@ constant or unknown are left out, so that models without confidences are as welc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from smartsql.profile import Profile
-from smartsql.types import FAILED, FloatArray, IntArray
+from smartsql.profile import Features, Profile
+from smartsql.types import FAILED, BoolArray, FloatArray, IntArray
 
 HINGES = (0.2, 0.4, 0.6, 0.8)
 FEW_LABELS = 12
 """Answers of up to so many different kinds are taken for labels."""
+TEXT_PRECISION = 20.0
+"""Figures of texts say little on most tables: a coefficient needs many labels to move."""
 COMMON = 0.03
 """Share of the rows from which on an answer has a column of its own."""
 
@@ -41,6 +44,10 @@ class Evidence:
     def guided(self) -> bool:
         """Whether any column is expected to tell errors before a label was seen."""
         return bool((self.prior[1:] != 0.0).any())
+
+    def at(self, some: BoolArray) -> Evidence:
+        """The same about some of the prompts."""
+        return Evidence(self.x[some], self.prior, self.precision, self.names)
 
 
 @dataclass
@@ -78,20 +85,29 @@ class _Columns:
 def evidence(
     profile: Profile, primary: str, helpers: tuple[str, ...], prompts: IntArray
 ) -> Evidence:
-    """Evidence on the primary's answers to prompts that it and the helpers have answered."""
+    """Evidence on the primary's answers to prompts that it and the helpers have answered.
+
+    Args:
+        helpers: candidates whose answers are compared with the primary's, and verifiers of it or
+            of them.
+    """
     columns = _Columns(prompts.size)
+    judges = {v.after[0]: v.name for v in profile.problem.verifiers if v.name in helpers}
     given = profile.codes(primary)[prompts]
-    rank = _confidence(columns, profile, primary, prompts)
+    rank = _confidence(columns, profile, primary, judges.get(primary), prompts)
     _labels(columns, by_appearance(given), rank)
     costs = profile.costs(primary)[prompts]
     columns.add("call cost", ranks(costs), precision=4.0)
+    _texts(columns, profile.problem.features, prompts)
     agreed = []
-    for helper in helpers:
+    for helper in (h for h in helpers if h not in judges.values()):
         others = profile.codes(helper)[prompts]
         agrees = ((others == given) & (given != FAILED)).astype(np.float64)
         agreed.append(agrees)
         columns.add(f"{helper} agrees", agrees, prior=-0.8)
         sure = _known_ranks(profile.confidences(helper)[prompts])
+        if sure is None and helper in judges:
+            sure = _known_ranks(profile.confidences(judges[helper])[prompts])
         if sure is not None:
             columns.add(f"{helper} agrees, confidence", (sure - 0.5) * agrees, prior=-0.2)
             columns.add(f"{helper} differs, confidence", (sure - 0.5) * (1 - agrees), prior=0.2)
@@ -103,12 +119,35 @@ def evidence(
     return columns.done()
 
 
+def side_by_side(parts: Sequence[tuple[str, BoolArray, Evidence]]) -> Evidence:
+    """Evidence of several groups of prompts, each with columns of its own.
+
+    Args:
+        parts: name of each group, which of all prompts are in it, and the evidence about those;
+            the masks have shape (n,), and each prompt is in one of them.
+    """
+    values, prior, precision, names = [], [], [], []
+    for name, inside, part in parts:
+        block = np.zeros((inside.size, part.x.shape[1]))
+        block[inside] = part.x
+        values.append(block)
+        prior.append(part.prior)
+        precision.append(part.precision)
+        names += [f"{name}: {column}" for column in part.names]
+    return Evidence(
+        np.hstack(values), np.concatenate(prior), np.concatenate(precision), tuple(names)
+    )
+
+
 def _confidence(
-    columns: _Columns, profile: Profile, primary: str, prompts: IntArray
+    columns: _Columns, profile: Profile, primary: str, judge: str | None, prompts: IntArray
 ) -> FloatArray | None:
-    """Columns of the primary's confidence; its ranks, None where unknown."""
+    """Columns of the primary's confidence, its own or its verifier's; ranks, None if unknown."""
     values = profile.confidences(primary)[prompts]
     rank = _known_ranks(values)
+    judged = None if judge is None else profile.confidences(judge)[prompts]
+    if judged is not None and rank is None:
+        values, rank, judged = judged, _known_ranks(judged), None
     if rank is None:
         return None
     columns.add("confidence", rank, prior=-1.0)
@@ -116,7 +155,19 @@ def _confidence(
         columns.add(f"confidence above {hinge}", np.maximum(0.0, rank - hinge))
     known = np.isfinite(values)
     columns.add("confidence unknown", (~known).astype(np.float64))
+    second = None if judged is None else _known_ranks(judged)
+    if second is not None:
+        columns.add("verification", second, prior=-0.5)
     return rank
+
+
+def _texts(columns: _Columns, features: Features | None, prompts: IntArray) -> None:
+    """Columns of what the texts of the prompts say."""
+    if features is None:
+        return
+    for k, name in enumerate(features.names):
+        values = features.values[prompts, k].astype(np.float64)
+        columns.add(f"text: {name}", values, precision=TEXT_PRECISION)
 
 
 def _labels(columns: _Columns, codes: np.ndarray, rank: FloatArray | None) -> None:

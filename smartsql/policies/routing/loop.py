@@ -10,19 +10,48 @@ import numpy as np
 from smartsql.policies.routing import predictor
 from smartsql.policies.routing.evidence import Evidence
 from smartsql.policies.routing.plan import Evidence as Gathered
-from smartsql.policies.routing.plan import Layout, Outline, lay_out, plan
+from smartsql.policies.routing.plan import Layout, Outline, lay_out, plan, segments
 from smartsql.policies.routing.tuning import RoutingTuning
 from smartsql.profile import Problem, Profile
-from smartsql.stats.betting import Bets, Urn, settle
+from smartsql.stats.betting import Book, Draws, Urn
 from smartsql.types import UNKNOWN, Ask, BoolArray, FloatArray, IntArray
 
 SERIES = 4
-"""Draws between two settings of the tilt."""
+"""Draws between two settings of the tilts, where there are few."""
+SETTINGS = 40
+"""Settings of the tilts in a round, where there are many draws."""
+OPEN, ESCALATED, DRAWN = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """Draws of a round, and all that the bets on them were made from.
+
+    Attributes:
+        bases: first totals of the segments of evidence; shape (a,).
+        urn: what was left before the first draw.
+        draws: what was drawn.
+        before: wrong rows found before the first draw.
+        stake: share of the evidence put at risk.
+        series: draws between two settings of the tilts.
+    """
+
+    bases: IntArray
+    urn: Urn
+    draws: Draws
+    before: int
+    stake: float
+    series: int
+
+    def settle(self, book: Book) -> float:
+        """Enter the bets; wrong rows found when they ended."""
+        book.cut(self.bases)
+        return book.settle(self.urn, self.draws, self.before, self.stake, self.series)
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one round did."""
+    """What one round did; `audit` is None where nothing was bet."""
 
     escalated: int
     drawn: int
@@ -30,6 +59,7 @@ class Round:
     left: int
     planned_cost: float
     log_evidence: float
+    audit: Audit | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +69,12 @@ class Settled:
     Attributes:
         deployed: prompts that carry the primary's answer; shape (n_prompts,).
         proved: by evidence; else so few rows are left that all may be wrong.
+        found: wrong rows found when that was clear.
+        log_evidence: evidence then, in nats.
     """
 
     deployed: BoolArray
     proved: bool
-    bets: Bets
     found: int
     log_evidence: float
     rounds: tuple[Round, ...]
@@ -57,7 +88,7 @@ class Loop:
     Attributes:
         scope: prompts whose primary answer is usable and that the reference has not answered
             before the first draw, by their place in the secret order; shape (n,).
-        open: which of them are not asked yet; shape (n,).
+        fate: whether each is open, escalated or drawn; shape (n,).
         found: wrong rows found in scope.
     """
 
@@ -75,81 +106,82 @@ class Loop:
         self.tuning, self.problem, self.profile, self.primary = tuning, problem, profile, primary
         self.scope, self.known, self.evidence = scope, known, evidence
         self.mass = problem.population.weights[scope].astype(np.float64)
-        self.open = np.ones(scope.size, dtype=np.bool_)
+        self.fate = np.zeros(scope.size, dtype=np.int8)
         self.found = 0
-        self.bets = Bets.none()
         self.rng = np.random.Generator(np.random.PCG64(problem.population.entropy))
-        self.threshold = float(-np.log(problem.requirement.alpha))
         self.tolerated = problem.tolerated
+        self.book = Book(self.tolerated, problem.requirement.alpha)
         self.beta = evidence.prior
         self.found_at_proof: int | None = None
         self.rounds: list[Round] = []
-        self.drawn = self.escalated = 0
 
     def run(self) -> Generator[list[Ask], None, Settled]:
         """Ask until the rest is proved or small enough."""
-        number, proved = 0, self._is_proved()
-        while not proved and self._left() > self.tolerated:
+        while self.found_at_proof is None and self._left() > self.tolerated:
             layout, outline = self._planned()
-            last = number >= self.tuning.rounds
-            if last:
+            if len(self.rounds) >= self.tuning.rounds:
                 yield from self._close(layout)
                 break
-            escalated, draws = self._chosen(layout, outline, number)
+            escalated, draws = self._chosen(layout, outline, len(self.rounds))
             asked = np.concatenate([escalated, draws])
             yield [Ask(self.problem.reference.name, self.scope[asked])]
-            proved = self._settle(layout, outline, escalated, draws)
-            number += 1
+            self._settle(layout, outline, escalated, draws)
         deployed = np.zeros(self.problem.population.n_prompts, dtype=np.bool_)
-        deployed[self.scope[self.open]] = True
+        deployed[self.scope[self.fate == OPEN]] = True
         found = self.found if self.found_at_proof is None else self.found_at_proof
         return Settled(
             deployed,
-            proved,
-            self.bets,
+            self.found_at_proof is not None,
             found,
-            float(self.bets.log_evidence(self.tolerated + 1 + found)),
+            self.book.evidence(found),
             tuple(self.rounds),
-            self.drawn,
-            self.escalated,
+            int((self.fate == DRAWN).sum()),
+            int((self.fate == ESCALATED).sum()),
         )
 
     # ---- what is known
 
     def _left(self) -> float:
         """Rows not asked yet."""
-        return float(self.mass[self.open].sum())
-
-    def _log_evidence(self) -> float:
-        """Evidence against the smallest total that would break the promise."""
-        return float(self.bets.log_evidence(self.tolerated + 1 + self.found))
-
-    def _is_proved(self) -> bool:
-        return self._log_evidence() >= self.threshold
+        return float(self.mass[self.fate == OPEN].sum())
 
     def _errors(self, items: IntArray) -> BoolArray:
         """Whether the primary is wrong on items that were asked."""
         return self.profile.disagrees(self.primary, self.scope[items])
+
+    def rates(self) -> FloatArray:
+        """Predicted error rate of each item in scope."""
+        return predictor.rates(self.evidence.x[: self.scope.size], self.beta)
 
     # ---- a round
 
     def _planned(self) -> tuple[Layout, Outline]:
         """Bins and plan from all labels so far; positions in the layout are of open items."""
         self._learn()
-        items = np.flatnonzero(self.open)
-        p = predictor.rates(self.evidence.x[items], self.beta)
+        items = np.flatnonzero(self.fate == OPEN)
         price = self._prices()[items]
-        layout = lay_out(p, self.mass[items], price, self.tuning.bins)
-        outline = plan(layout, self.tolerated, self.found, self._gathered(), self.threshold)
+        layout = lay_out(self.rates()[items], self.mass[items], price, self.tuning.bins)
+        # all larger totals have to be ruled out too
+        least = np.minimum.accumulate(self.book.logs[::-1])[::-1]
+        gathered = Gathered(self.book.bases.astype(np.float64), np.maximum(least, -1e3))
+        outline = plan(
+            layout,
+            self.tolerated,
+            self.found,
+            gathered if self.rounds else None,
+            self.book.threshold,
+        )
         return layout, outline
 
     def _learn(self) -> None:
         """Fit the predictions to all labels."""
-        asked = np.flatnonzero(~self.open)
+        asked = np.flatnonzero(self.fate != OPEN)
         rows = np.concatenate([asked, self.scope.size + np.arange(self.known.size)])
         prompts = np.concatenate([self.scope[asked], self.known])
         if prompts.size == 0:
             return
+        # the rest of many labels hardly changes a thing
+        rows, prompts = rows[-predictor.MOST_LABELS :], prompts[-predictor.MOST_LABELS :]
         y = self.profile.disagrees(self.primary, prompts).astype(np.float64)
         evidence = self.evidence
         self.beta = predictor.fit(
@@ -159,23 +191,14 @@ class Loop:
     def _prices(self) -> FloatArray:
         """Price of the reference's call for each item in scope, 1 on average."""
         profile, reference = self.profile, self.problem.reference.name
-        asked = np.concatenate([self.scope[~self.open], self.known])
+        asked = np.concatenate([self.scope[self.fate != OPEN], self.known])
         costs = profile.costs(self.primary)
         return predictor.prices(costs[self.scope], costs[asked], profile.costs(reference)[asked])
-
-    def _gathered(self) -> Gathered | None:
-        """The evidence at the totals that a plan may come to."""
-        if self.bets.size == 0:
-            return None
-        least = self.tolerated + 1.0 + self.found
-        totals = least + np.linspace(0.0, 1.0, 24) ** 2 * max(1.0, self._left())
-        logs = self.bets.log_evidence(totals)
-        return Gathered(totals, np.maximum(logs, -1e6))
 
     def _chosen(self, layout: Layout, outline: Outline, number: int) -> tuple[IntArray, IntArray]:
         """Items to escalate, and items drawn for audit in the order of the draws."""
         tuning = self.tuning
-        items = np.flatnonzero(self.open)
+        items = np.flatnonzero(self.fate == OPEN)
         at = items[layout.order]
         bins = layout.bins[layout.order]
         if outline.closes:
@@ -198,35 +221,23 @@ class Loop:
         return at[:count], drawn[np.argsort(clocks[first], kind="stable")]
 
     def _settle(
-        self,
-        layout: Layout,
-        outline: Outline,
-        escalated: IntArray,
-        draws: IntArray,
-    ) -> bool:
-        """Count escalations, then settle the bets in the order of the draws."""
-        items = np.flatnonzero(self.open)
+        self, layout: Layout, outline: Outline, escalated: IntArray, draws: IntArray
+    ) -> None:
+        """Count escalations, then settle the bets in the order of the draws.
+
+        After the proof nothing more is bet; what was asked anyway is repaired.
+        """
+        items = np.flatnonzero(self.fate == OPEN)
         bin_of = np.zeros(self.scope.size, dtype=np.int64)
         bin_of[items] = layout.bins
-        self.open[escalated] = False
-        self.found += int((self.mass[escalated] * self._errors(escalated)).sum())
-        mass = layout.mass - np.bincount(bin_of[escalated], self.mass[escalated], layout.mass.size)
-        proved = self._noted(self._is_proved())
-        labels = self.known.size + self.drawn + self.escalated
-        stake = labels / (labels + self.tuning.stake_labels)
-        for start in range(0, draws.size, SERIES):
-            some = draws[start : start + SERIES]
-            wrong = self._errors(some)
-            if not proved:
-                urn = Urn(layout.p, layout.weights, np.maximum(mass, 0.0))
-                self._bet(urn, bin_of[some], self.mass[some], wrong, outline.total, stake)
-            mass = mass - np.bincount(bin_of[some], self.mass[some], mass.size)
-            self.open[some] = False
-            self.found += int((self.mass[some] * wrong).sum())
-            # after the proof nothing more is bet; what was asked anyway is repaired
-            proved = proved or self._noted(self._is_proved())
-        self.drawn += draws.size
-        self.escalated += escalated.size
+        self._asked(escalated, ESCALATED)
+        self._noted(self.found)
+        audit = None
+        if draws.size and self.found_at_proof is None:
+            audit = self._audit(layout, outline, bin_of, draws)
+            self._noted(audit.settle(self.book))
+        self._asked(draws, DRAWN)
+        found = self.found if self.found_at_proof is None else self.found_at_proof
         self.rounds.append(
             Round(
                 int(escalated.size),
@@ -234,40 +245,39 @@ class Loop:
                 self.found,
                 int(self._left()),
                 outline.cost,
-                self._log_evidence(),
+                self.book.evidence(found),
+                audit,
             )
         )
-        return proved
 
-    def _noted(self, proved: bool) -> bool:
+    def _asked(self, items: IntArray, fate: int) -> None:
+        """Take items out of those that are open."""
+        self.fate[items] = fate
+        self.found += int((self.mass[items] * self._errors(items)).sum())
+
+    def _noted(self, found: float) -> None:
         """Keep the number of wrong rows at which the proof came."""
-        if proved:
-            self.found_at_proof = self.found
-        return proved
+        if self.found_at_proof is None and self.book.proves(found):
+            self.found_at_proof = int(found)
 
-    def _bet(
-        self,
-        urn: Urn,
-        bins: IntArray,
-        masses: FloatArray,
-        wrong: BoolArray,
-        aim: float,
-        stake: float,
-    ) -> None:
-        """Settle the bets on a series of draws."""
-        tested = self.tolerated + 1.0 + self.found
-        bets = settle(
-            urn,
-            bins,
-            masses,
-            wrong,
-            found=float(self.found),
-            aim=max(aim, tested),
-            stake=stake,
-            tested=tested,
-            missing=self.threshold - self._log_evidence(),
+    def _audit(self, layout: Layout, outline: Outline, bin_of: IntArray, draws: IntArray) -> Audit:
+        """The bets on the draws of this round. Nothing but the draws themselves depends on them."""
+        count = layout.mass.size
+        left = np.flatnonzero(self.fate == OPEN)
+        mass = np.bincount(bin_of[left], self.mass[left], count).astype(np.float64)
+        ahead = np.arange(count) < outline.escalated
+        labels = self.known.size + int((self.fate != OPEN).sum())
+        tested = self.tolerated + 1 + self.found
+        return Audit(
+            segments(tested, outline, self.found + int(mass.sum())),
+            Urn(layout.p, layout.weights, mass, ahead),
+            Draws(bin_of[draws], self.mass[draws], self._errors(draws)),
+            self.found,
+            round(labels / (labels + self.tuning.stake_labels), 4),
+            max(SERIES, -(-draws.size // SETTINGS)),
         )
-        self.bets = self.bets.joined(bets)
+
+    # ---- the end
 
     def _spared(self, at: IntArray) -> int:
         """Items at the end of `at` that may all be wrong."""
@@ -275,12 +285,10 @@ class Loop:
 
     def _close(self, layout: Layout) -> Generator[list[Ask], None, None]:
         """Ask about all rows but as many as may be wrong."""
-        at = np.flatnonzero(self.open)[layout.order]
+        at = np.flatnonzero(self.fate == OPEN)[layout.order]
         rest = at[: at.size - self._spared(at)]
         yield [Ask(self.problem.reference.name, self.scope[rest])]
-        self.open[rest] = False
-        self.found += int((self.mass[rest] * self._errors(rest)).sum())
-        self.escalated += rest.size
+        self._asked(rest, ESCALATED)
 
 
 def unasked(profile: Profile, problem: Problem, prompts: IntArray) -> BoolArray:

@@ -52,7 +52,9 @@ def lay_out(p: FloatArray, mass: FloatArray, price: FloatArray, bins: int) -> La
     rate = np.bincount(where, mass * p, count) / rows
     items = np.bincount(where, minlength=count).astype(np.float64)
     cost = np.bincount(where, price, count) / items
-    weights = np.maximum(rate * (1 - rate / 2) / cost, WEIGHT_FLOOR) ** WEIGHT_POWER
+    # few digits do, and keep certificates short
+    rate = _short(rate)
+    weights = _short(np.maximum(rate * (1 - rate / 2) / cost, WEIGHT_FLOOR) ** WEIGHT_POWER)
     return Layout(order, where, rate, rows, items, cost, weights)
 
 
@@ -64,6 +66,7 @@ class Outline:
         cost: expected price of all further calls of the reference.
         escalated: bins to escalate.
         draws: audits after that.
+        finds: wrong rows that these draws are expected to find.
         total: wrong rows that will be tested against at the end.
         closes: it is cheaper to ask about all rows but the tolerated ones.
     """
@@ -71,6 +74,7 @@ class Outline:
     cost: float
     escalated: int
     draws: float
+    finds: float
     total: float
     closes: bool
 
@@ -116,8 +120,36 @@ def plan(
     best = int(np.argmin(costs))
     closing = _closing_cost(layout, tolerated)
     if costs[best] >= closing:
-        return Outline(closing, k, 0.0, found + tolerated + 1.0, True)
-    return Outline(float(costs[best]), best, float(draws[best]), float(total[best]), False)
+        return Outline(closing, k, 0.0, 0.0, found + tolerated + 1.0, True)
+    finds = float(total[best] - prospect.base - prospect.found[best])
+    return Outline(
+        float(costs[best]), best, float(draws[best]), finds, float(total[best]), closes=False
+    )
+
+
+def segments(tested: int, outline: Outline, most: int) -> IntArray:
+    """First totals of the segments in which evidence is kept: fine where the plan is to end.
+
+    They lie on multiples of powers of two, so that those of later plans mostly refine them.
+
+    Args:
+        tested: smallest total that would break the promise now.
+        most: largest total that is possible.
+    """
+    spread = np.sqrt(max(0.0, outline.finds) + 1.0)
+    step = 2 ** int(np.log2(max(1.0, spread / 4.0)))
+    end = max(outline.total, float(tested))
+    near = np.arange(int((end - 4 * spread) // step), int((end + 4 * spread) // step) + 2) * step
+    parts = [tested + np.arange(3), near]
+    gap = step
+    for _ in range(4):
+        # beyond, ever coarser
+        gap *= 4
+        parts.append((int(near[-1]) // gap + 1 + np.arange(3)) * gap)
+    below = 2 ** int(np.log2(max(1.0, (near[0] - tested) / 8)))
+    parts.append(np.arange(tested // below + 1, int(near[0]) // below + 1) * below)
+    bases = np.unique(np.concatenate(parts)).astype(np.int64)
+    return np.asarray(bases[(bases >= tested) & (bases <= max(tested, most))])
 
 
 class _Prospect:
@@ -162,6 +194,11 @@ class _Prospect:
         if self.evidence is not None:
             gained = gained + self.evidence.at(total)
         return draws, drawn @ (layout.items * layout.price), total, gained
+
+
+def _short(values: FloatArray) -> FloatArray:
+    """Values in (0, 1] or near it, in steps of 1e-5."""
+    return np.maximum(np.round(values, 5), 1e-5)
 
 
 def _before(values: FloatArray) -> FloatArray:

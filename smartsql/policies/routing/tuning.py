@@ -18,9 +18,11 @@ class RoutingTuning:
         pilot: rows of the first look.
         pilot_step: rows of each further look.
         pilot_most: rows of the last look.
+        labels: rows of a pilot that trains a learning candidate and judges it.
         cheap: candidates up to this price, in calls of the reference, are in the pilot.
         pilot_share: share of the reference's bill that candidates may cost in a pilot.
-        reach: a candidate is looked at further while predicted within this of the best.
+        reach: a candidate is looked at further while predicted within this share of what the best
+            saves, more in small pilots.
         probe: a dearer candidate is probed if the best prediction exceeds its price by this.
         exact: the plain audit is taken when predicted below this share of routing.
         exact_unguided: the same where no evidence is expected to tell errors.
@@ -37,12 +39,13 @@ class RoutingTuning:
     pilot: int = 10
     pilot_step: int = 10
     pilot_most: int = 60
+    labels: int = 80
     cheap: float = 0.25
     pilot_share: float = 0.012
-    reach: float = 0.1
+    reach: float = 0.2
     probe: float = 0.35
-    exact: float = 0.8
-    exact_unguided: float = 1.05
+    exact: float = 0.6
+    exact_unguided: float = 1.5
 
     def at(self, schedule: tuple[float, ...], number: int) -> float:
         """The entry of a schedule for round `number`."""

@@ -1,0 +1,68 @@
+"""The tables of a ledger, and how a file of an earlier version becomes one of this version."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from smartsql.errors import LedgerError
+
+SCHEMA_VERSION = 2
+
+_SCHEMA = """
+CREATE TABLE identities (id INTEGER PRIMARY KEY, model TEXT NOT NULL,
+                         identity TEXT NOT NULL UNIQUE);
+CREATE TABLE answers (identity INTEGER NOT NULL, prompt BLOB NOT NULL, run INTEGER NOT NULL,
+                      at REAL NOT NULL, status TEXT NOT NULL, text TEXT, confidence REAL,
+                      prompt_tokens INTEGER, completion_tokens INTEGER, cost_usd REAL NOT NULL,
+                      seconds REAL NOT NULL, served_by TEXT, scores TEXT,
+                      PRIMARY KEY (identity, prompt)) WITHOUT ROWID;
+CREATE TABLE failures (id INTEGER PRIMARY KEY, identity INTEGER NOT NULL, prompt BLOB NOT NULL,
+                       run INTEGER NOT NULL, at REAL NOT NULL, status TEXT NOT NULL,
+                       final INTEGER NOT NULL, prompt_tokens INTEGER, completion_tokens INTEGER,
+                       cost_usd REAL NOT NULL, seconds REAL NOT NULL, served_by TEXT, error TEXT);
+CREATE VIEW attempts AS
+    SELECT identity, prompt, run, at, status, prompt_tokens, completion_tokens, cost_usd, seconds,
+           served_by, NULL AS error FROM answers
+    UNION ALL
+    SELECT identity, prompt, run, at, status, prompt_tokens, completion_tokens, cost_usd, seconds,
+           served_by, error FROM failures;
+CREATE TABLE claims (identity INTEGER NOT NULL, prompt BLOB NOT NULL, owner TEXT NOT NULL,
+                     until REAL NOT NULL, PRIMARY KEY (identity, prompt)) WITHOUT ROWID;
+CREATE TABLE statements (key BLOB PRIMARY KEY, seed INTEGER NOT NULL, prompts BLOB NOT NULL,
+                         weights BLOB NOT NULL, expected_costs TEXT NOT NULL, features BLOB);
+CREATE TABLE runs (id INTEGER PRIMARY KEY, statement BLOB NOT NULL, at REAL NOT NULL, report TEXT);
+CREATE TABLE starts (statement BLOB PRIMARY KEY, digests TEXT NOT NULL);
+"""
+
+_MIGRATIONS = {
+    1: "ALTER TABLE answers ADD COLUMN scores TEXT;"
+    "ALTER TABLE statements ADD COLUMN features BLOB;"
+    "CREATE TABLE starts (statement BLOB PRIMARY KEY, digests TEXT NOT NULL)"
+}
+"""From each earlier version to the next: columns are added at the end, nothing is rewritten."""
+
+
+def prepare(db: sqlite3.Connection, path: str) -> None:
+    """Make the tables in an empty file, or bring those of an earlier version up to date.
+
+    Runs within a transaction of the caller.
+
+    Raises:
+        LedgerError: the file is another database, or was written by a later version.
+    """
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version == SCHEMA_VERSION:
+        return
+    tables = {row[0] for row in db.execute("SELECT name FROM sqlite_master")}
+    if version == 0 and not tables:
+        steps = [_SCHEMA]
+    elif version in _MIGRATIONS and {"answers", "failures", "statements"} <= tables:
+        steps = [_MIGRATIONS[step] for step in range(version, SCHEMA_VERSION)]
+    else:
+        raise LedgerError(
+            f"{path!r} is not a ledger of this version (found {version}, expected "
+            f"{SCHEMA_VERSION}). Set store (or SMARTSQL_STORE) to another file."
+        )
+    for statement in ";".join(steps).split(";"):
+        db.execute(statement)
+    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
