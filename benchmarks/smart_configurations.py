@@ -38,12 +38,13 @@ from synthetic import Table, measure, row_digests
 
 from smartsql.policies import Policy
 from smartsql.policies.certified import Certified
+from smartsql.policies.exact.exact import Exact
 from smartsql.policies.smart import Smart
 from smartsql.population import Population
 from smartsql.solver import cheapest_mixture
 from smartsql.types import Requirement
 
-STRATEGIES = ("certified", "smart-model-mix")
+STRATEGIES = ("certified", "certified-blind", "smart-model-mix")
 DELTAS = tuple(round(0.02 * step, 2) for step in range(1, 11))
 TARGETS = {"imdb": 0.118, "sms_spam": 0.205, "ag_news": 0.160}
 SMALL_LIMIT = 1.02
@@ -111,6 +112,8 @@ def small_case(name: str, rows: int, delta: float, errors: float) -> Case:
 def policy_of(strategy: str, case: Case) -> Policy:
     if strategy == "certified":
         return Certified()
+    if strategy == "certified-blind":
+        return Exact()
     return Smart("model-mix", case.prompt_prices)
 
 
@@ -122,7 +125,7 @@ def run_seed(case: Case, seed: int, gamma: float) -> list[dict[str, object]]:
     weights = np.ones(case.rows, dtype=np.int64)
     lines = []
     for strategy in STRATEGIES:
-        if strategy == "certified":
+        if strategy.startswith("certified"):
             population = Population.shuffled(row_digests(case.rows), weights, seed)
         else:
             population = Population.in_order(np.arange(case.rows), weights)

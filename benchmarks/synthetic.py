@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from time import perf_counter
 
 import numpy as np
+from numpy.typing import NDArray
 
 from smartsql.executor import Outcome, run
 from smartsql.policies import Policy
 from smartsql.population import Population, digest
 from smartsql.profile import Problem, Profile
-from smartsql.types import Ask, BoolArray, Candidate, Requirement
+from smartsql.types import FAILED, Ask, BoolArray, Candidate, Requirement
 
 REFERENCE = "reference"
 
@@ -34,13 +36,20 @@ class Table:
     costs: Mapping[str, float]
 
     def fulfil(self, asks: Sequence[Ask], profile: Profile) -> None:
-        """Answer all asks: 0 is right, 1 is wrong."""
+        """Answer all asks with one of two labels, which says nothing about who is right.
+
+        Wrong candidates give the other label, so two of them may agree; one that is never right
+        gives no usable answer.
+        """
         for ask in asks:
             prompts = ask.prompts
+            truth = labels(profile.problem.population.n_prompts)[prompts]
             if ask.model == REFERENCE:
-                codes, cost = np.zeros(prompts.size, dtype=np.int32), 1.0
+                codes, cost = truth, 1.0
             else:
-                codes = self.wrong[ask.model][prompts].astype(np.int32)
+                wrong = self.wrong[ask.model]
+                other = np.int32(FAILED) if wrong.all() else 1 - truth
+                codes = np.where(wrong[prompts], other, truth).astype(np.int32)
                 cost = self.costs[ask.model]
             profile.record(ask.model, prompts, codes, np.full(prompts.size, cost))
 
@@ -56,6 +65,12 @@ class Measured:
     audited_rows: int
     rounds: int
     decide_s: float
+
+
+@cache
+def labels(rows: int) -> NDArray[np.int32]:
+    """The reference's answers: one of two labels a row, drawn once for each size of table."""
+    return np.random.default_rng(rows).integers(0, 2, rows, dtype=np.int32)
 
 
 def row_digests(rows: int) -> np.ndarray:

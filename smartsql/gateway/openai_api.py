@@ -118,9 +118,7 @@ class OpenAIBackend:
     def __repr__(self) -> str:
         return f"OpenAIBackend({self._name!r}, base_url={self._base_url!r})"
 
-    def variant(
-        self, name: str, parameters: Mapping[str, Any], *, logprobs: bool
-    ) -> OpenAIBackend:
+    def variant(self, name: str, parameters: Mapping[str, Any], *, logprobs: bool) -> OpenAIBackend:
         """The same model, asked for something else.
 
         Limits, places and what is known of the endpoint's health are shared: for the endpoint
