@@ -35,19 +35,13 @@ def _routed(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Rows by their evidence."""
     if "rounds" not in facts:
         return [("plan", f"{facts['deployed']['model']} on tolerated rows only")]
-    primary, helpers = facts["primary"], facts["helpers"]
-    seen = ", ".join(facts["columns"][1:6]) or "none"
-    more = len(facts["columns"]) - 6
     lines = [
-        (
-            "plan",
-            f"{primary} answers" + (f", compared with {', '.join(helpers)}" if helpers else ""),
-        ),
-        ("evidence", seen + (f" and {more} more" if more > 0 else "")),
+        ("plan", "; ".join(map(_answering, facts["plan"]["answers"]))),
+        ("evidence", ", ".join(_kinds(facts["columns"][1:])) or "none"),
         (
             "routed",
-            f"{facts['escalated']:,} prompts likely wrong went to the reference, "
-            f"{facts['drawn']:,} were drawn for the audit; {facts['found']:,} wrong rows repaired",
+            f"{facts['escalated']:,} likely wrong went to the reference, {facts['drawn']:,} were "
+            f"drawn for the audit: {facts['found']:,} wrong rows found and repaired",
         ),
     ]
     if facts["deployed"]["proved"]:
@@ -55,11 +49,30 @@ def _routed(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         lines.append(
             (
                 "proof",
-                f"{bars(path, facts['threshold'])} more than {facts['tolerated']:,} wrong rows "
-                f"left is rejected after {len(path)} rounds",
+                f"{bars(path, facts['threshold'])} in {len(path)} rounds: that more than "
+                f"{facts['tolerated']:,} wrong rows are left is ruled out at level "
+                f"{facts['alpha']:.3g}",
             )
         )
     return lines
+
+
+def _answering(part: Mapping[str, Any]) -> str:
+    """One part of a plan: whose answer, and what was asked before."""
+    before = f" (after {', '.join(part['after'])})" if part["after"] else ""
+    return (
+        f"{part['model']}{before} asked {part['prompts']:,} prompts, answers {part['deployed']:,}"
+    )
+
+
+def _kinds(columns: Sequence[str]) -> list[str]:
+    """Kinds of evidence, without the details of their columns."""
+    kinds = (("text:", "text"), ("confidence", "confidence"), ("answer", "answer"))
+    found: dict[str, None] = {}
+    for column in columns:
+        kind = next((kind for start, kind in kinds if column.startswith(start)), None)
+        found[kind or column.split(",")[0].split(" x ")[0]] = None
+    return list(found)
 
 
 def bars(path: Sequence[float | None], threshold: float) -> str:
@@ -67,6 +80,22 @@ def bars(path: Sequence[float | None], threshold: float) -> str:
     top = max(threshold, 1e-9)
     shares = [0.0 if v is None else min(1.0, max(0.0, v / top)) for v in path]
     return "".join(BARS[round(share * (len(BARS) - 1))] for share in shares)
+
+
+def groups_html(certificate: Mapping[str, Any]) -> str:
+    """What became of the rows by predicted error rate, as a table; empty where there is none."""
+    groups = certificate.get("groups", ())
+    if not groups or not isinstance(groups[0], Mapping) or "deployed" not in groups[0]:
+        return ""
+    names = ("rows", "escalated", "drawn", "deployed")
+    head = "".join(f"<th>{name}</th>" for name in ("predicted error", *names))
+    body = "".join(
+        f"<tr><td>{group['predicted_error_rate']:.1%}</td>"
+        + "".join(f"<td>{group[name]:,}</td>" for name in names)
+        + "</tr>"
+        for group in groups
+    )
+    return f"<table><tr>{head}</tr>{body}</table>"
 
 
 def path_svg(certificate: Mapping[str, Any]) -> str:

@@ -62,6 +62,14 @@ class Problem:
         """All that can be asked: the models, then the verifiers, then the others."""
         return (*self.models, *self.verifiers, *self.others)
 
+    def calls_of(self, *names: str) -> tuple[str, ...]:
+        """All calls that asking these models takes: they, and what goes into their prompts."""
+        after = {model.name: model.after for model in self.callable}
+        found = dict.fromkeys(names)
+        for name in names:
+            found |= dict.fromkeys(self.calls_of(*after[name]))
+        return tuple(found)
+
     @property
     def tolerated(self) -> int:
         """Rows that may differ."""

@@ -7,6 +7,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from smartsql.narrative import groups_html, path_svg, plan_lines
+
 FORMAT = 1
 INCOMPLETE = "incomplete"
 """Strategy of a report whose money ran out: only reference answers, no decision to check."""
@@ -190,6 +192,7 @@ class Report:
                     for m in self.models
                 ),
             ),
+            *plan_lines(self.certificate),
             ("round trips", f"{self.rounds:,} before the bulk of the answers"),
             ("time", f"{self.seconds:.2f} s, {self.decide_s:.2f} s of it decisions"),
             *self._wavering(),
@@ -224,7 +227,7 @@ class Report:
         )
         return (
             f"<div class='smartsql-report'><div style='display:flex;width:320px'>{bar}</div>"
-            f"<table>{cells}</table></div>"
+            f"<table>{cells}</table>{path_svg(self.certificate)}{groups_html(self.certificate)}</div>"
         )
 
     def _repr_html_(self) -> str:

@@ -35,9 +35,10 @@ def _cheaper(problem: Problem) -> tuple[list[Candidate], list[str]]:
     price = problem.reference.expected_cost
     if price <= 0.0:
         return [], ["The reference model costs nothing, so it answers all rows."]
+    expected = {model.name: model.expected_cost for model in problem.callable}
     usable, notes = [], []
     for candidate in problem.candidates:
-        if candidate.expected_cost < price:
+        if sum(expected[name] for name in problem.calls_of(candidate.name)) < price:
             usable.append(candidate)
         else:
             notes.append(f"{candidate.name} was not used: it costs as much as the reference.")

@@ -79,9 +79,13 @@ class Sample:
         return self._expected[model]
 
     def relative_cost(self, model: str, stop: int) -> float:
-        """Cost of one call of the model in calls of the reference, from rows before `stop`."""
+        """Cost of asking the model in calls of the reference, from rows before `stop`.
+
+        What goes into its prompt is asked as well.
+        """
         reference = self.unit_cost(self.problem.reference.name, stop)
-        return self.unit_cost(model, stop) / reference
+        calls = self.problem.calls_of(model)
+        return sum(self.unit_cost(name, stop) for name in calls) / reference
 
 
 def _distinct(rows: IntArray) -> IntArray:

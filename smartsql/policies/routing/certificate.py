@@ -10,7 +10,7 @@ import numpy as np
 from smartsql.policies.routing.loop import DRAWN, ESCALATED, OPEN, Audit
 from smartsql.profile import Problem
 from smartsql.stats.betting import Book, Draws, Urn
-from smartsql.types import FloatArray
+from smartsql.types import FloatArray, Requirement
 
 if TYPE_CHECKING:
     from smartsql.policies.routing.loop import Loop, Round, Settled
@@ -135,7 +135,7 @@ def _audit_of(facts: dict[str, Any]) -> Audit:
     bins = np.asarray(facts["drawn_bins"], dtype=np.int64)
     wrong = np.zeros(bins.size, dtype=np.bool_)
     wrong[facts["drawn_wrong"]] = True
-    masses = np.concatenate([np.full(n, float(value)) for value, n in facts["drawn_rows"]])
+    masses = np.concatenate([np.full(_count(n), float(_count(m))) for m, n in facts["drawn_rows"]])
     rates = np.asarray(facts["rates"], dtype=np.float64)
     urn = Urn(
         rates,
@@ -147,17 +147,19 @@ def _audit_of(facts: dict[str, Any]) -> Audit:
         np.asarray(facts["segments"], dtype=np.int64),
         urn,
         Draws(bins, masses, wrong),
-        int(facts["found"]),
+        _count(facts["found"]),
         float(facts["stake"]),
-        int(facts["series"]),
+        _count(facts["series"]),
     )
 
 
 def recheck_routing(facts: dict[str, Any]) -> list[str]:
     """What a certificate claims and does not hold; empty when all of it holds.
 
-    Settles the bets again at the total that was tested, and checks that rows are deployed on
-    evidence or are no more than may be wrong anyway.
+    Follows the rows through the rounds, settles the bets again at the total that was tested, and
+    checks that rows are deployed on evidence or are no more than may be wrong anyway. That the
+    draws were those of the secret order is not in the certificate: a verification by the ledger
+    makes the whole run again.
     """
     try:
         return _discrepancies(facts)
@@ -167,52 +169,137 @@ def recheck_routing(facts: dict[str, Any]) -> list[str]:
 
 def _discrepancies(facts: dict[str, Any]) -> list[str]:
     """`recheck_routing` of a readable certificate."""
+    if facts["version"] != VERSION:
+        return [f"the certificate has version {facts['version']!r}; {VERSION} can be checked here"]
     wrong = []
-    tolerated = math.floor(facts["delta"] * facts["rows"] + 1e-9)
+    requirement = Requirement(facts["delta"], facts["gamma"])
+    tolerated = requirement.tolerated(_count(facts["rows"]))
     if facts["tolerated"] != tolerated:
         wrong.append(f"{facts['tolerated']} rows tolerated, delta allows {tolerated}")
-    if abs(facts["alpha"] - (1 - facts["gamma"])) > 1e-12:
+    if not abs(facts["alpha"] - requirement.alpha) <= 1e-12:
         wrong.append(f"alpha is {facts['alpha']}, gamma {facts['gamma']}")
+    if _count(facts["prompts"]) > facts["rows"]:
+        wrong.append(f"{facts['prompts']} prompts are more than {facts['rows']} rows")
     deployed = facts["deployed"]
+    if "groups" in facts:
+        wrong += _group_discrepancies(facts, _count(deployed["rows"]))
     if not deployed["proved"]:
-        if deployed["rows"] > tolerated:
+        if _count(deployed["rows"]) > tolerated:
             wrong.append(f"{deployed['rows']} rows deployed without proof, {tolerated} tolerated")
         return wrong
-    total = facts["found"] + tolerated + 1
+    total = _count(facts["found"]) + tolerated + 1
     if facts["tested_total"] != total:
         wrong.append(f"total {facts['tested_total']} was tested, {total} would break the promise")
-    return wrong + _evidence_discrepancies(facts, tolerated)
+    wrong += _flow_discrepancies(facts, _count(deployed["rows"]))
+    return wrong + _evidence_discrepancies(facts, Book(tolerated, requirement.alpha))
 
 
-def _evidence_discrepancies(facts: dict[str, Any], tolerated: int) -> list[str]:
-    """What the bets do not bear out: they are settled again from the draws."""
+def _group_discrepancies(facts: dict[str, Any], deployed: int) -> list[str]:
+    """Where the groups do not add up to the rows in scope, or to those deployed."""
     wrong = []
-    book = Book(tolerated, facts["alpha"])
-    found, left = 0, math.inf
+    for number, group in enumerate(facts["groups"]):
+        fates = sum(_count(group[fate]) for fate in ("escalated", "drawn", "deployed"))
+        if fates != _count(group["rows"]):
+            wrong.append(f"group {number} has {group['rows']} rows, {fates} of them accounted for")
+    carried = sum(group["deployed"] for group in facts["groups"])
+    if carried != deployed:
+        wrong.append(f"{deployed} rows are deployed, by groups {carried}")
+    if _scope(facts) + _count(facts["pilot_rows"]) > facts["rows"]:
+        wrong.append(f"scope and pilot hold more than the {facts['rows']} rows")
+    for part in facts["plan"]["answers"] if "plan" in facts else ():
+        if _count(part["deployed"]) > _count(part["prompts"]):
+            wrong.append(f"{part['model']} answers more prompts than it has")
+    return wrong
+
+
+def _scope(facts: dict[str, Any]) -> int:
+    """Rows in scope before the first draw."""
+    return sum(_count(group["rows"]) for group in facts["groups"])
+
+
+def _flow_discrepancies(facts: dict[str, Any], deployed: int) -> list[str]:
+    """Rows and wrong rows that appear or vanish between two rounds, or at the end."""
+    wrong = []
+    left, found = _scope(facts), 0
     for number, row in enumerate(facts["rounds"]):
+        escalated, drawn = _count(row["escalated"]), _count(row["drawn"])
+        rest, most = left - escalated, left - _count(row["left"])
         if "audit" in row:
             audit = _audit_of(row["audit"])
-            if not found <= audit.before <= row["found"] - audit.draws.wrong:
-                wrong.append(f"round {number} starts with {audit.before} wrong rows, after {found}")
-            if (audit.urn.without(audit.draws).mass.sum()) != row["left"]:
+            wrong += [f"round {number}: {what}" for what in _impossible(audit)]
+            if audit.draws.bins.size != drawn:
+                wrong.append(f"round {number} drew {drawn}, and {audit.draws.bins.size} are listed")
+            urn = int(audit.urn.mass.sum())
+            # an escalated prompt has at least one row
+            if urn > rest or (escalated == 0 and urn != left):
+                wrong.append(f"round {number} draws from {urn} rows, {rest} are left at most")
+            if row["left"] != urn - audit.draws.masses.sum():
                 wrong.append(f"round {number} does not leave the {row['left']} rows it claims")
-            audit.settle(book)
-        if row["left"] > left or row["found"] < found:
+            if row["found"] != audit.before + audit.draws.wrong:
+                wrong.append(f"round {number} did not find the {row['found']} it claims")
+            if not found <= audit.before <= found + left - urn:
+                wrong.append(f"round {number} starts with {audit.before} wrong rows, after {found}")
+        elif most < escalated + drawn or not found <= _count(row["found"]) <= found + most:
             wrong.append(f"round {number} unmakes what an earlier one found")
-        found, left = row["found"], row["left"]
-        claimed = -math.inf if row["log_evidence"] is None else row["log_evidence"]
-        if number < len(facts["rounds"]) - 1 and not _equal(book.evidence(found), claimed):
-            wrong.append(f"the evidence after round {number} is not {claimed:.6g}")
+        left, found = row["left"], row["found"]
+    if left != deployed:
+        wrong.append(f"{deployed} rows are deployed, the last round leaves {left}")
+    for name in ("escalated", "drawn"):
+        if facts[name] != sum(row[name] for row in facts["rounds"]):
+            wrong.append(f"{facts[name]} prompts {name}, the rounds say otherwise")
     if facts["found"] > found:
         wrong.append(f"{facts['found']} wrong rows are claimed, the rounds found {found}")
-    evidence = book.evidence(facts["found"])
-    if not _equal(evidence, facts["log_evidence"]):
-        wrong.append(f"the evidence is {evidence:.6g}, not {facts['log_evidence']:.6g}")
-    if evidence < -math.log(facts["alpha"]) - 1e-9:
-        wrong.append(
-            f"evidence {evidence:.6g} is below ln(1/alpha) {-math.log(facts['alpha']):.6g}"
-        )
     return wrong
+
+
+def _impossible(audit: Audit) -> list[str]:
+    """What no audit can have: its bets would prove nothing."""
+    urn, draws = audit.urn, audit.draws
+    held = np.bincount(draws.bins, draws.masses, urn.mass.size)
+    whole = (urn.mass >= 0) & (urn.mass % 1 == 0)
+    fine = {
+        "rates are not between 0 and 1": bool(((urn.p > 0) & (urn.p < 1)).all()),
+        "weights are not above 0": bool(((urn.weights > 0) & np.isfinite(urn.weights)).all()),
+        "there are bins without one rate, weight and number of rows": urn.p.shape
+        == urn.weights.shape
+        == urn.mass.shape
+        == held.shape,
+        "rows are no whole numbers": bool(whole.all() and (draws.masses >= 1).all()),
+        "more rows are drawn from a bin than it holds": bool((held <= urn.mass).all()),
+        "the stake is not between 0 and 1": 0.0 <= audit.stake <= 1.0,
+    }
+    return [what for what, holds in fine.items() if not holds]
+
+
+def _evidence_discrepancies(facts: dict[str, Any], book: Book) -> list[str]:
+    """What the bets do not bear out: they are settled again from the draws."""
+    wrong = []
+    for number, row in enumerate(facts["rounds"]):
+        if "audit" in row:
+            _audit_of(row["audit"]).settle(book)
+        evidence, claimed = book.evidence(row["found"]), _claimed(row)
+        if number < len(facts["rounds"]) - 1 and not _equal(evidence, claimed):
+            wrong.append(f"the evidence after round {number} is {evidence:.6g}, not {claimed:.6g}")
+    evidence, claimed = book.evidence(facts["found"]), _claimed(facts)
+    if not _equal(evidence, claimed):
+        wrong.append(f"the evidence is {evidence:.6g}, not {claimed:.6g}")
+    if not _equal(book.threshold, facts["threshold"]):
+        wrong.append(f"evidence of {facts['threshold']!r} is not ln(1/alpha) {book.threshold:.6g}")
+    if not evidence >= book.threshold - 1e-9:
+        wrong.append(f"evidence {evidence:.6g} is below ln(1/alpha) {book.threshold:.6g}")
+    return wrong
+
+
+def _claimed(facts: dict[str, Any]) -> float:
+    """The evidence that a round, or the whole, claims to have gathered."""
+    return -math.inf if facts["log_evidence"] is None else float(facts["log_evidence"])
+
+
+def _count(value: Any) -> int:
+    """A number of rows, prompts or errors."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{value!r} is no count")
+    return value
 
 
 def _equal(one: float, other: float) -> bool:

@@ -7,7 +7,7 @@ configuration; no bet is ever made on them.
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -23,6 +23,8 @@ SHARES = (0.7, 0.5, 0.35, 0.25)
 BUDGETS = (1.0, 2.0, 4.0)
 """Errors that a second candidate may leave, in multiples of the tolerated ones."""
 
+LOOKS = 6
+"""Looks of a pilot at most."""
 LADDER_MARGIN = 0.98
 """A second candidate must be predicted to cost less than this share of the best without one: of
 many that were priced on few rows, the cheapest was also the luckiest."""
@@ -49,7 +51,7 @@ class Pilot:
 
     def run(self) -> Generator[list[Ask], None, list[Configuration]]:
         """Look at a few rows; configurations that were priced, the cheapest first."""
-        tuning, live = self.tuning, self._cheap()
+        live = self._cheap()
         tried: set[str] = set()
         ranked: list[Configuration] = []
         for size in self._sizes():
@@ -68,7 +70,7 @@ class Pilot:
                 live = [*live, *dear]
                 tried |= {model.name for model in dear}
                 self.judges += judges
-                first = self.prompts[: tuning.pilot]
+                first = self.prompts[: self.first]
                 yield [*self._asks(self.judges), *(Ask(m.name, first) for m in dear)]
                 ranked = self._ranked(live)
             live = self._within_reach(live, ranked)
@@ -98,10 +100,16 @@ class Pilot:
 
     def _sizes(self) -> list[int]:
         """Numbers of rows after which the configurations are weighed."""
-        tuning = self.tuning
-        most = min(tuning.pilot_most, max(1, self.problem.population.n_rows // 20))
-        first = min(tuning.pilot, most)
-        return list(range(first, most + 1, tuning.pilot_step))
+        n_rows = self.problem.population.n_rows
+        most = min(LOOKS * self.first, max(1, n_rows // 20))
+        step = min(self.first, most)
+        return list(range(step, most + 1, step))
+
+    @property
+    def first(self) -> int:
+        """Rows of the first look, and of each further one: more where more is at stake."""
+        share = self.problem.population.n_rows * self.tuning.pilot_rows
+        return int(min(max(self.tuning.pilot, share), self.tuning.pilot_most))
 
     def _price(self, model: Candidate) -> float:
         return self.pricing.price(model.name)
@@ -121,9 +129,9 @@ class Pilot:
         ordered = sorted(self.candidates, key=lambda m: m.expected_cost)
         for model in ordered:
             price = self._price(model)
-            if price <= self.tuning.cheap and self.tuning.pilot * price <= room:
+            if price <= self.tuning.cheap and self.first * price <= room:
                 chosen.append(model)
-                room -= self.tuning.pilot * price
+                room -= self.first * price
         return chosen or ordered[:1]
 
     def _tempts(self, model: Candidate, ranked: list[Configuration]) -> bool:
@@ -146,11 +154,11 @@ class Pilot:
     def _within_reach(self, live: list[Candidate], ranked: list[Configuration]) -> list[Candidate]:
         """Candidates that are part of a configuration not far from the best."""
         # the fewer rows, the less their order says; and no more is at stake than can be saved
-        doubt = self.tuning.reach * np.sqrt(self.tuning.pilot_most / self.size)
+        doubt = self.tuning.reach * np.sqrt(LOOKS * self.first / self.size)
         reach = ranked[0].cost + doubt * max(0.0, self.pricing.left - ranked[0].cost)
         close = [c for c in ranked if c.cost <= reach]
         wanted = {c.primary for c in close}
-        wanted |= {c.second for c in close if c.second is not None}
+        wanted |= {name for c in close for name in (c.second, *c.helpers) if name is not None}
         return [m for m in live if m.name in wanted]
 
     def _blind(self, ranked: list[Configuration]) -> bool:
@@ -218,7 +226,7 @@ class Pilot:
         base = single
         for _ in range(2):
             more = [
-                pricing.priced(single.primary, (*base.helpers, name))
+                self._sobered(base, pricing.priced(single.primary, (*base.helpers, name)))
                 for name in (*known, *judges)
                 if name != single.primary
                 and name not in base.helpers
@@ -230,6 +238,14 @@ class Pilot:
                 break
             base = better
         return found
+
+    def _sobered(self, base: Configuration, helped: Configuration) -> Configuration:
+        """A configuration with one more helper, at the part of its gain that can be believed.
+
+        The best of many guesses from a few rows looks better than it is.
+        """
+        gain = (base.cost - base.calls) - (helped.cost - helped.calls)
+        return replace(helped, cost=helped.cost + (1.0 - self.tuning.belief) * max(0.0, gain))
 
     def _ladders(self, pricing: Pricing, bases: list[Configuration]) -> list[Configuration]:
         """Configurations in which a second candidate answers what the primary likely has wrong."""

@@ -86,6 +86,10 @@ class Pricing:
             return expected[model] / max(expected[self.problem.reference.name], 1e-300)
         return own / theirs
 
+    def prices(self, names: tuple[str, ...]) -> float:
+        """Cost of asking several models about a row, with all that goes into their prompts."""
+        return sum(self.price(name) for name in self.problem.calls_of(*names))
+
     def known(self, names: tuple[str, ...]) -> IntArray:
         """Prompts of the pilot that all of these were asked."""
         prompts = self.prompts
@@ -100,7 +104,7 @@ class Pricing:
         usable = prompts[self.profile.codes(primary)[prompts] != FAILED]
         failures = 1.0 - (usable.size + 1.0) / (prompts.size + 1.0)
         unseen, left = (1.0 - share) * self.left, share * self.left
-        calls = left * sum(self.price(name) for name in names)
+        calls = left * self.prices(names)
         if usable.size == 0:
             return Configuration(primary, helpers, calls + self.left, calls, 1.0, share, False)
         wrong = self.profile.disagrees(primary, usable).astype(np.float64)
@@ -131,7 +135,8 @@ class Pricing:
         fine = answers != FAILED
         failures = 1.0 - (fine.sum() + 1.0) / (fine.size + 1.0)
         share = float(asked.mean())
-        calls = self.left * (sum(self.price(n) for n in names) + share * self.price(second))
+        more = self.prices((*names, second)) - self.prices(names)
+        calls = self.left * (self.prices(names) + share * more)
         usable = prompts[fine]
         if usable.size == 0:
             return None
@@ -160,7 +165,7 @@ class Pricing:
             predictor.sigmoid(risk),
             second_rates(risk, other, risk),
             np.full(prompts.size, self.left / prompts.size),
-            self.price(second),
+            self.prices((second,)),
             budget * self.problem.tolerated,
             whole=False,
         )
@@ -198,11 +203,11 @@ class Pricing:
         found = []
         for name in names:
             prompts = self.known((name,))
-            if prompts.size < self.prompts.size or self.price(name) >= 1.0:
+            if prompts.size < self.prompts.size or self.prices((name,)) >= 1.0:
                 continue
             wrong = float(self.profile.disagrees(name, prompts).sum())
             failures = float((self.profile.codes(name)[prompts] == FAILED).mean())
-            price = self.price(name)
+            price = self.prices((name,))
             weights = posterior(
                 table.rates, wrong + PRIOR[0] - 0.5, prompts.size + sum(PRIOR) - 3.5
             )
@@ -213,11 +218,11 @@ class Pricing:
     def free(self, names: list[str]) -> Configuration:
         """The cheapest candidate on as many rows as may be wrong, the reference on the rest."""
         rows = float(self.problem.tolerated)
-        usable = [name for name in names if self.price(name) < 1.0]
+        usable = [name for name in names if self.prices((name,)) < 1.0]
         if not usable:
             return Configuration("", (), self.left, 0.0, 0.0)
-        name = min(usable, key=self.price)
-        calls = rows * self.price(name)
+        price, name = min((self.prices((name,)), name) for name in usable)
+        calls = rows * price
         return Configuration(name, (), self.left - rows + calls, calls, 0.0)
 
 
