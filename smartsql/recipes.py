@@ -117,18 +117,21 @@ class Recipe:
             values |= named | {"steps": "\n".join(f"{k}: {v}" for k, v in named.items())}
         return fill(self.template, values)
 
-    def identity(self, of_backend: str, task: Task, verified: str = "") -> str:
+    def identity(self, of_backend: str, task: Task, earlier: Sequence[str] = ()) -> str:
         """Everything but cell and earlier answers that may change an answer.
 
         Args:
             of_backend: the identity of the model that is asked.
-            verified: the identity of the model whose answers are judged.
+            earlier: the identities under which the answers that go in are kept, one for each of
+                `after`. Two models that take hints from different ones are two.
         """
         settings = {**asdict(self), "name": None, "backend": None, "after": None, "role": None}
         words = VERIFICATION_WORDS if self.kind == "verification" else ""
-        parts = [settings, digest(task.template).hex() if task.template else None, words]
+        # a prompt shows the names of steps, and of the others only what they said
+        shown = [_short(name) for name in self.after] if self.kind == "steps" else []
+        parts = [settings, digest(task.template).hex() if task.template else None, words, shown]
         text = f"{of_backend} asked as {json.dumps(parts, sort_keys=True, ensure_ascii=False)}"
-        return f"{text} about answers of {verified}" if verified else text
+        return f"{text} about answers of {digest(repr(tuple(earlier))).hex()}" if earlier else text
 
     def facts(self) -> dict[str, Any]:
         """JSON-able: what is needed to take decisions again from the ledger."""

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from smartsql.book import Cells
+from smartsql.errors import ConfigError
 from smartsql.features import features
 from smartsql.gateway import Backend, Request
 from smartsql.materials import example
@@ -172,17 +173,31 @@ def _identities(
     kinds: Mapping[str, str],
     task: Task,
 ) -> list[str]:
-    """The identity of each recipe; what is verified comes before its verifier."""
+    """The identity of each recipe.
+
+    Raises:
+        ConfigError: two have the same, so that they are one and the same model.
+    """
+    by_name = {recipe.name: recipe for recipe in recipes}
+
+    def identity(recipe: Recipe) -> str:
+        backend = backends[recipe.backend]
+        if not recipe.is_derived:
+            return identity_of(backend, kinds[recipe.backend], task)
+        labels = recipe.labels if recipe.role in ("verifier", "step") else task.labels
+        earlier = [identity(by_name[name]) for name in recipe.after]
+        return recipe.identity(backend.identity(labels), task, earlier)
+
     found: dict[str, str] = {}
     for recipe in recipes:
-        backend = backends[recipe.backend]
-        if recipe.is_derived:
-            labels = recipe.labels if recipe.role in ("verifier", "step") else task.labels
-            verified = found[recipe.after[0]] if recipe.kind == "verification" else ""
-            found[recipe.name] = recipe.identity(backend.identity(labels), task, verified)
-        else:
-            found[recipe.name] = identity_of(backend, kinds[recipe.backend], task)
-    return list(found.values())
+        name = found.setdefault(identity(recipe), recipe.name)
+        if name != recipe.name:
+            raise ConfigError(
+                f"{name!r} and {recipe.name!r} are one and the same: the same model, asked the "
+                f"same with the same parameters. Its answers are kept, and paid for, once. Remove "
+                f"one of them (self_agreement = N tells how often a reference repeats itself)."
+            )
+    return list(found)
 
 
 def _free(

@@ -173,4 +173,4 @@ def test_an_identity_tells_templates_tasks_and_settings_apart() -> None:
     ]
     identities = {r.identity("x", task) for r in made for task in (TASK, Task())}
     assert len(identities) == 12
-    assert made[4].identity("x", TASK, "small") != made[4].identity("x", TASK, "other")
+    assert made[4].identity("x", TASK, ["small"]) != made[4].identity("x", TASK, ["other"])

@@ -30,7 +30,7 @@ class Sample:
         self.asked = 0
         self.since: dict[str, int] = {}
         self.until: dict[str, int] = {}
-        self._expected = {model.name: model.expected_cost for model in problem.models}
+        self._expected = {model.name: model.expected_cost for model in problem.callable}
         self._unit_costs: dict[tuple[str, int, int], float] = {}
 
     def extend(self, models: Iterable[Candidate], end: int, *, fit: bool) -> list[Ask]:

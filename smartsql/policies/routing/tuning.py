@@ -45,7 +45,7 @@ class RoutingTuning:
     pilot_share: float = 0.012
     reach: float = 0.2
     probe: float = 0.35
-    belief: float = 0.6
+    belief: float = 0.8
     exact: float = 0.6
     exact_unguided: float = 1.5
 
