@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from smartsql.policies.routing.pricing import Configuration, Pricing
+from smartsql.policies.routing.pricing import Configuration, Pricing, Wanted
 from smartsql.policies.routing.tuning import RoutingTuning
 from smartsql.profile import Problem, Profile
 from smartsql.types import Ask, Candidate, IntArray
@@ -196,7 +196,7 @@ class Pilot:
         """Configurations of the live candidates, cheapest first."""
         pricing = self.pricing
         known = names(live)
-        singles = sorted((pricing.priced(name, ()) for name in known), key=lambda c: c.cost)
+        singles = sorted(pricing.priced([(name, ()) for name in known]), key=lambda c: c.cost)
         found = list(singles)
         for single in singles[:2]:
             found += self._helped(pricing, single, known)
@@ -214,7 +214,7 @@ class Pilot:
         found = [*ranked, *(ladder for ladder in ladders if ladder.cost < most)]
         best = min(found, key=lambda c: c.cost)
         if best.calls > NEARLY_FREE * pricing.left and best.second is None:
-            found += [pricing.priced(best.primary, best.helpers, share) for share in SHARES]
+            found += pricing.priced([(best.primary, best.helpers, share) for share in SHARES])
         return sorted(found, key=lambda c: c.cost)
 
     def _helped(
@@ -225,13 +225,14 @@ class Pilot:
         judges = [j.name for j in self.judges if j.after == (single.primary,)]
         base = single
         for _ in range(2):
-            more = [
-                self._sobered(base, pricing.priced(single.primary, (*base.helpers, name)))
+            wanted: list[Wanted] = [
+                (single.primary, (*base.helpers, name))
                 for name in (*known, *judges)
                 if name != single.primary
                 and name not in base.helpers
                 and base.calls + pricing.price(name) * pricing.left < base.cost
             ]
+            more = [self._sobered(base, helped) for helped in pricing.priced(wanted)]
             found += more
             better = min(more, key=lambda c: c.cost, default=base)
             if better.cost >= base.cost:

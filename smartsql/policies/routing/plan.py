@@ -7,6 +7,7 @@ expected evidence suffices. It is made anew after every round, so it need not be
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,23 +109,25 @@ def plan(
         needed: evidence in nats at which the rest is proved.
     """
     prospect = _Prospect(layout, tolerated, found, evidence)
-    k = layout.p.size
-    low, high = np.full(k, -14.0), np.full(k, 5.0)
-    for _ in range(10):
-        middle = (low + high) / 2
-        enough = prospect.after(middle)[3] >= needed
-        high = np.where(enough, middle, high)
-        low = np.where(enough, low, middle)
-    draws, price, total, gained = prospect.after(high)
-    costs = np.where(gained >= needed, prospect.escalated_cost + price, np.inf)
+    draws, total, costs = prospect.proving(needed)
     best = int(np.argmin(costs))
     closing = _closing_cost(layout, tolerated)
     if costs[best] >= closing:
-        return Outline(closing, k, 0.0, 0.0, found + tolerated + 1.0, True)
+        return Outline(closing, layout.p.size, 0.0, 0.0, found + tolerated + 1.0, True)
     finds = float(total[best] - prospect.base - prospect.found[best])
     return Outline(
         float(costs[best]), best, float(draws[best]), finds, float(total[best]), closes=False
     )
+
+
+def expected_costs(layouts: Sequence[Layout], tolerated: int, needed: float) -> FloatArray:
+    """What the cheapest plan costs for each of several layouts of as many bins; shape (n,)."""
+    arrays = ("p", "mass", "items", "price", "weights")
+    bins = (np.stack([getattr(layout, name) for layout in layouts]) for name in arrays)
+    stacked = Layout(layouts[0].order, layouts[0].bins, *bins)
+    costs = _Prospect(stacked, tolerated, 0.0, None).proving(needed)[2].min(axis=-1)
+    closing = [_closing_cost(layout, tolerated) for layout in layouts]
+    return np.asarray(np.minimum(costs, closing))
 
 
 def segments(tested: int, outline: Outline, most: int) -> IntArray:
@@ -162,38 +165,60 @@ class _Prospect:
     def __init__(
         self, layout: Layout, tolerated: int, found: float, evidence: Evidence | None
     ) -> None:
-        k = layout.p.size
+        """`layout` may hold several, along a leading axis of its bins."""
+        k = layout.p.shape[-1]
         self.layout, self.evidence = layout, evidence
         self.rest = np.arange(k) >= np.arange(k)[:, None]
         self.wrong = layout.mass * layout.p
-        self.escalated_cost = _before(layout.items * layout.price)
+        self.price = layout.items * layout.price
+        self.escalated_cost = _before(self.price)
         self.base = tolerated + 1.0
         self.found = found + _before(self.wrong)
         self.rate = layout.weights * (layout.mass / layout.items)
-        self.tilts = np.zeros(k)
+        self.tilts = np.zeros(layout.p.shape)
+
+    def proving(self, needed: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Draws that bring the evidence, total tested then, and cost; shape (..., k) each.
+
+        The cost is infinite where the evidence is out of reach.
+        """
+        low = np.full(self.layout.p.shape, -14.0)
+        high = np.full(self.layout.p.shape, 5.0)
+        for _ in range(10):
+            middle = (low + high) / 2
+            enough = self.after(middle)[3] >= needed
+            high = np.where(enough, middle, high)
+            low = np.where(enough, low, middle)
+        draws, price, total, gained = self.after(high)
+        return draws, total, np.where(gained >= needed, self.escalated_cost + price, np.inf)
 
     def after(self, log_time: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-        """Draws, their price, the total that is tested then, and the evidence; shape (k,) each."""
-        layout = self.layout
-        clock = (np.exp(log_time) / self.rate.max())[:, None] * self.rate
+        """Draws, their price, the total that is tested then, the evidence; shape (..., k) each."""
+        layout, fastest = self.layout, self.rate.max(axis=-1, keepdims=True)
+        clock = (np.exp(log_time) / fastest)[..., None] * self.rate[..., None, :]
         drawn = self.rest * -np.expm1(-clock)
         undrawn = self.rest * np.exp(-0.5 * clock)
-        total = self.base + self.found + drawn @ self.wrong
+        total = self.base + self.found + _times(drawn, self.wrong)
         # halfway, the wrong rows that the hypothesis still has among those left
-        null = total - self.found - (self.rest - undrawn) @ self.wrong
-        left = layout.mass * undrawn
-        p = np.broadcast_to(layout.p, left.shape)
-        pull = np.broadcast_to(1.0 / layout.weights, left.shape)
+        null = total - self.found - _times(self.rest - undrawn, self.wrong)
+        left = layout.mass[..., None, :] * undrawn
+        p = np.broadcast_to(layout.p[..., None, :], left.shape)
+        pull = np.broadcast_to(1.0 / layout.weights[..., None, :], left.shape)
         # the tilt of the last look is near: a few steps from there do
         self.tilts = tilt_for(p, pull, left, null, start=self.tilts, steps=4)
-        p0 = tilted(p, self.tilts[:, None] * pull)
-        chance = left * layout.weights
-        chance = chance / np.maximum(chance.sum(axis=1, keepdims=True), 1e-300)
-        draws = drawn @ layout.items
-        gained = draws * (chance * growth(p, p0)).sum(axis=1)
+        p0 = tilted(p, self.tilts[..., None] * pull)
+        chance = left * layout.weights[..., None, :]
+        chance = chance / np.maximum(chance.sum(axis=-1, keepdims=True), 1e-300)
+        draws = _times(drawn, layout.items)
+        gained = draws * (chance * growth(p, p0)).sum(axis=-1)
         if self.evidence is not None:
             gained = gained + self.evidence.at(total)
-        return draws, drawn @ (layout.items * layout.price), total, gained
+        return draws, _times(drawn, self.price), total, gained
+
+
+def _times(parts: FloatArray, values: FloatArray) -> FloatArray:
+    """Sum of the values, each taken in part; shapes (..., k, k) and (..., k)."""
+    return np.asarray(np.matmul(parts, values[..., None])[..., 0])
 
 
 def _short(values: FloatArray) -> FloatArray:
@@ -202,8 +227,8 @@ def _short(values: FloatArray) -> FloatArray:
 
 
 def _before(values: FloatArray) -> FloatArray:
-    """Sum of the values before each position."""
-    return np.concatenate([[0.0], np.cumsum(values)[:-1]])
+    """Sum of the values before each position, along the last axis."""
+    return np.asarray(np.cumsum(values, axis=-1) - values)
 
 
 def _closing_cost(layout: Layout, tolerated: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from smartsql.policies.routing.courses import (
     second_rates,
 )
 from smartsql.policies.routing.evidence import Evidence, evidence
-from smartsql.policies.routing.plan import lay_out, plan
+from smartsql.policies.routing.plan import Layout, expected_costs, lay_out
 from smartsql.profile import Problem, Profile
 from smartsql.types import FAILED, BoolArray, FloatArray, IntArray
 
@@ -54,6 +55,10 @@ class Configuration:
     guided: bool = True
     second: str | None = None
     budget: float = 0.0
+
+
+Wanted = tuple[str, tuple[str, ...]] | tuple[str, tuple[str, ...], float]
+"""Primary, helpers and, if not all rows are in scope, their share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +102,23 @@ class Pricing:
             prompts = prompts[self.profile.known(name, prompts)]
         return prompts
 
-    def priced(self, primary: str, helpers: tuple[str, ...], share: float = 1.0) -> Configuration:
-        """What a configuration with one primary is expected to cost after the pilot."""
+    def priced(self, wanted: Sequence[Wanted]) -> list[Configuration]:
+        """What configurations with one primary are expected to cost after the pilot.
+
+        Args:
+            wanted: primary, helpers, and share of the rows in scope of each.
+        """
+        drafts = [self._draft(*one) for one in wanted]
+        repairs = self._repairs([scenarios for _, scenarios in drafts])
+        return [
+            replace(draft, cost=draft.cost + repair)
+            for (draft, _), repair in zip(drafts, repairs, strict=True)
+        ]
+
+    def _draft(
+        self, primary: str, helpers: tuple[str, ...], share: float = 1.0
+    ) -> tuple[Configuration, list[Layout]]:
+        """A configuration without the cost of its repairs, and the scenarios of these."""
         names = (primary, *helpers)
         prompts = self.known(names)
         usable = prompts[self.profile.codes(primary)[prompts] != FAILED]
@@ -106,13 +126,13 @@ class Pricing:
         unseen, left = (1.0 - share) * self.left, share * self.left
         calls = left * self.prices(names)
         if usable.size == 0:
-            return Configuration(primary, helpers, calls + self.left, calls, 1.0, share, False)
+            return Configuration(primary, helpers, calls + self.left, calls, 1.0, share, False), []
         wrong = self.profile.disagrees(primary, usable).astype(np.float64)
         known = evidence(self.profile, primary, helpers, usable)
         own = self.profile.costs(primary)[usable]
-        repairs, level = self._repairs(known, wrong, own, usable, left * (1.0 - failures))
-        cost = calls + unseen + left * failures + repairs
-        return Configuration(primary, helpers, cost, calls, level, share, known.guided)
+        scenarios, level = self._scenarios(known, wrong, own, usable, left * (1.0 - failures))
+        cost = calls + unseen + left * failures
+        return Configuration(primary, helpers, cost, calls, level, share, known.guided), scenarios
 
     def with_second(self, base: Configuration, second: str, budget: float) -> Configuration | None:
         """The same with a second candidate where it pays; None where it pays nowhere or everywhere.
@@ -147,8 +167,8 @@ class Pricing:
         )[fine].astype(np.float64)
         own = self.profile.costs(base.primary)[usable]
         known = evidence_of(self.profile, parts, usable)
-        repairs, level = self._repairs(known, wrong, own, usable, self.left * (1.0 - failures))
-        cost = calls + self.left * failures + repairs
+        scenarios, level = self._scenarios(known, wrong, own, usable, self.left * (1.0 - failures))
+        cost = calls + self.left * failures + self._repairs([scenarios])[0]
         return replace(base, cost=cost, calls=calls, error=level, second=second, budget=budget)
 
     def asked_second(
@@ -171,27 +191,33 @@ class Pricing:
         )
         return np.asarray(course == ASK_SECOND)
 
-    def _repairs(
+    def _scenarios(
         self, known: Evidence, wrong: FloatArray, own: FloatArray, prompts: IntArray, rows: float
-    ) -> tuple[float, float]:
-        """Expected calls of the reference over `rows`, and the expected error rate."""
+    ) -> tuple[list[Layout], float]:
+        """The rows laid out at several error rates, equally likely, and the mean rate."""
         beta = predictor.fit(known.x, wrong, known.prior, CAUTION * known.precision)
         z = known.x @ beta
         paid = self.profile.costs(self.problem.reference.name)[prompts]
         price = predictor.prices(own, own, paid)
         levels = error_levels(float(wrong.sum()), wrong.size)
-        costs = [self._planned(z, price, level, rows) for level in levels]
-        return float(np.mean(costs)), float(np.mean(levels))
+        layouts = [_layout(shifted(z, level), price, rows) for level in levels.tolist()]
+        return layouts, float(np.mean(levels))
 
-    def _planned(self, z: FloatArray, price: FloatArray, level: float, rows: float) -> float:
-        """Expected calls of the reference if the mean error rate is `level`."""
-        p = np.clip(shifted(z, level), predictor.LEAST_RATE, predictor.MOST_RATE)
-        each = rows / p.size
-        layout = lay_out(p, np.full(p.size, each), price, BINS)
-        # a row of the pilot stands for many
-        layout.items[:] = layout.mass
+    def _repairs(self, scenarios: Sequence[list[Layout]]) -> list[float]:
+        """Expected calls of the reference in each list of scenarios; 0 for an empty one."""
         needed = float(-np.log(self.problem.requirement.alpha))
-        return plan(layout, self.problem.tolerated, 0.0, None, needed).cost
+        costs = [0.0] * len(scenarios)
+        by_bins: dict[int, list[int]] = {}
+        for k, layouts in enumerate(scenarios):
+            if layouts:
+                by_bins.setdefault(layouts[0].p.size, []).append(k)
+        for alike in by_bins.values():
+            # those with as many bins are reckoned at once
+            layouts = [layout for k in alike for layout in scenarios[k]]
+            found = expected_costs(layouts, self.problem.tolerated, needed)
+            for k, mean in zip(alike, found.reshape(len(alike), -1).mean(axis=1), strict=True):
+                costs[k] = float(mean)
+        return costs
 
     def exact(self, names: list[str]) -> Configuration | None:
         """The candidate whose plain audit is expected to be the cheapest, if any."""
@@ -224,6 +250,13 @@ class Pricing:
         price, name = min((self.prices((name,)), name) for name in usable)
         calls = rows * price
         return Configuration(name, (), self.left - rows + calls, calls, 0.0)
+
+
+def _layout(rates: FloatArray, price: FloatArray, rows: float) -> Layout:
+    """The rows of a pilot, each standing for as many of `rows`."""
+    p = np.clip(rates, predictor.LEAST_RATE, predictor.MOST_RATE)
+    layout = lay_out(p, np.full(p.size, rows / p.size), price, BINS)
+    return replace(layout, items=layout.mass)
 
 
 def error_levels(wrong: float, n: int) -> FloatArray:
