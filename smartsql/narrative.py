@@ -33,8 +33,6 @@ def _exact(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _routed(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Rows by their evidence."""
-    if "rounds" not in facts:
-        return [("plan", f"{facts['deployed']['model']} on tolerated rows only")]
     lines = [
         ("plan", "; ".join(map(_answering, facts["plan"]["answers"]))),
         ("evidence", ", ".join(_kinds(facts["columns"][1:])) or "none"),

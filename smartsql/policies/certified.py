@@ -22,7 +22,7 @@ import numpy as np
 from smartsql.policies import Steps
 from smartsql.policies.eligible import eligible
 from smartsql.policies.exact.exact import Exact, reference_only
-from smartsql.policies.routing.certificate import reference_facts, routing_certificate
+from smartsql.policies.routing.certificate import routing_certificate
 from smartsql.policies.routing.courses import PLANNED, PlannedAnswers, evidence_of
 from smartsql.policies.routing.evidence import evidence
 from smartsql.policies.routing.layout import in_order, laid
@@ -65,15 +65,11 @@ class Certified:
         learners = [m for m in usable if m.learns]
         pilot = Pilot(self.tuning, problem, profile, candidates, learners=learners)
         ranked = yield from pilot.run()
-        free = pilot.free()
-        plain = pilot.exact() if ranked else None
-        if plain and self._plain(ranked[0], plain, free):
+        if not self._routing_pays(pilot, ranked):
             # its own pilot starts no earlier than what has been looked at to choose it
             sizes = (pilot.size, *(s for s in self.exact.pilot_sizes if s > pilot.size))
             exact = replace(self.exact, pilot_sizes=sizes)
             return (yield from exact.steps(problem, profile))
-        if not ranked or ranked[0].cost >= free.cost:
-            return self._tolerated(problem, profile, pilot, free, notes)
         return (yield from self._routed(problem, profile, pilot, ranked[0], notes))
 
     def _routed(
@@ -118,39 +114,10 @@ class Certified:
             notes=tuple(notes),
         )
 
-    def _plain(self, routed: Configuration, exact: Configuration, free: Configuration) -> bool:
-        """Whether a plain audit is the cheapest, as far as the pilot tells."""
-        margin = self.tuning.exact if routed.guided else self.tuning.exact_unguided
-        return exact.cost < min(routed.cost * margin, free.cost)
-
-    def _tolerated(
-        self,
-        problem: Problem,
-        profile: Profile,
-        pilot: Pilot,
-        free: Configuration,
-        notes: list[str],
-    ) -> Plan:
-        """The cheapest candidate on as many rows as may be wrong; no check is needed."""
-        population = problem.population
-        assigned = np.zeros(population.n_prompts, dtype=np.int64)
-        rows = 0
-        if free.primary:
-            names = [model.name for model in problem.models]
-            fresh = np.argsort(population.first, kind="stable")
-            fresh = fresh[unasked(profile, problem, fresh)]
-            some = fresh[np.cumsum(population.weights[fresh]) <= problem.tolerated]
-            assigned[some] = names.index(free.primary)
-            rows = int(population.weights[some].sum())
-        facts = reference_facts(problem) | {
-            "pilot_rows": pilot.size,
-            "predicted_cost": free.cost + pilot.prompts.size,
-            "deployed": {"model": free.primary or None, "rows": rows, "proved": False},
-        }
-        return Plan(
-            assigned,
-            bound=rows / population.n_rows,
-            pilot_rows=pilot.size,
-            certificate=facts,
-            notes=(*notes, "No routing was predicted to pay: only tolerated rows were handed out."),
-        )
+    def _routing_pays(self, pilot: Pilot, ranked: list[Configuration]) -> bool:
+        """Whether routing is the cheapest, as far as the pilot tells."""
+        if not ranked or ranked[0].cost >= pilot.free().cost:
+            return False
+        plain, best = pilot.exact(), ranked[0]
+        margin = self.tuning.exact if best.guided else self.tuning.exact_unguided
+        return plain is None or plain.cost >= best.cost * margin

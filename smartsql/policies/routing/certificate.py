@@ -206,9 +206,24 @@ def _group_discrepancies(facts: dict[str, Any], deployed: int) -> list[str]:
         wrong.append(f"{deployed} rows are deployed, by groups {carried}")
     if _scope(facts) + _count(facts["pilot_rows"]) > facts["rows"]:
         wrong.append(f"scope and pilot hold more than the {facts['rows']} rows")
-    for part in facts["plan"]["answers"] if "plan" in facts else ():
+    return wrong + _plan_discrepancies(facts, deployed)
+
+
+def _plan_discrepancies(facts: dict[str, Any], deployed: int) -> list[str]:
+    """Where those that are said to answer cannot have answered so many rows."""
+    wrong = []
+    parts = facts["plan"]["answers"] if "plan" in facts else []
+    for part in parts:
         if _count(part["deployed"]) > _count(part["prompts"]):
             wrong.append(f"{part['model']} answers more prompts than it has")
+    if sum(part["prompts"] for part in parts) > facts["prompts"]:
+        wrong.append(f"the plan is about more than the {facts['prompts']} prompts")
+    carried = sum(part["deployed"] for part in parts)
+    if parts and (carried > deployed or (deployed and not carried)):
+        wrong.append(f"the plan hands out {carried} prompts with {deployed} rows")
+    named = {facts["primary"], facts["deployed"]["model"], *(part["model"] for part in parts[:1])}
+    if len(named) > 1:
+        wrong.append(f"the primary is {facts['primary']}, others are named: {sorted(named)}")
     return wrong
 
 
@@ -277,8 +292,9 @@ def _evidence_discrepancies(facts: dict[str, Any], book: Book) -> list[str]:
     for number, row in enumerate(facts["rounds"]):
         if "audit" in row:
             _audit_of(row["audit"]).settle(book)
-        evidence, claimed = book.evidence(row["found"]), _claimed(row)
-        if number < len(facts["rounds"]) - 1 and not _equal(evidence, claimed):
+        ends = number == len(facts["rounds"]) - 1
+        evidence, claimed = book.evidence(facts["found"] if ends else row["found"]), _claimed(row)
+        if not _equal(evidence, claimed):
             wrong.append(f"the evidence after round {number} is {evidence:.6g}, not {claimed:.6g}")
     evidence, claimed = book.evidence(facts["found"]), _claimed(facts)
     if not _equal(evidence, claimed):
