@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +15,9 @@ from smartsql.policies.routing.evidence import evidence, ranks
 from smartsql.policies.routing.plan import lay_out, plan
 from smartsql.policies.routing.predictor import fit, prices, rates
 from smartsql.policies.routing.tuning import RoutingTuning
-from smartsql.profile import Problem
+from smartsql.profile import Problem, Profile
 from smartsql.recorded import RecordedSource, Recording
-from smartsql.types import FAILED, FloatArray, Requirement
+from smartsql.types import FAILED, Ask, FloatArray, Requirement
 
 ALWAYS = Certified(RoutingTuning(exact=0.0, exact_unguided=0.0))
 """Routes even where a plain audit is predicted to be cheaper."""
@@ -172,6 +175,75 @@ def test_a_certificate_can_be_checked_again_and_forgeries_show() -> None:
     assert recheck_routing({**facts, "rounds": []})
     assert recheck_routing({**facts, "deployed": {**facts["deployed"], "proved": False}})
     assert recheck_routing({"rows": 10})
+
+
+def changed(facts: dict[str, Any], number: int, **audit: Any) -> dict[str, Any]:
+    """The certificate with other facts of the audit of a round."""
+    rounds = list(facts["rounds"])
+    rounds[number] = {**rounds[number], "audit": {**rounds[number]["audit"], **audit}}
+    return {**facts, "rounds": rounds}
+
+
+def test_no_rows_appear_or_vanish_in_a_certificate() -> None:
+    outcome = solve(recording(*informative(800, 60)), 3)
+    facts = json.loads(json.dumps(outcome.plan.certificate))
+    rounds, groups, rows = facts["rounds"], facts["groups"], facts["deployed"]["rows"]
+    last = len(rounds) - 1
+    number = next(i for i, r in enumerate(rounds) if "audit" in r)
+    audit = rounds[number]["audit"]
+    full = {**groups[-1], "deployed": groups[-1]["deployed"] + 5, "rows": groups[-1]["rows"] + 5}
+    more = {**facts["deployed"], "rows": rows + 5}
+    forgeries = [
+        {**facts, "deployed": more},
+        {**facts, "deployed": more, "groups": [*groups[:-1], full]},
+        {**facts, "deployed": {**facts["deployed"], "rows": float("nan")}},
+        {**facts, "deployed": {**facts["deployed"], "model": "large"}},
+        {**facts, "rounds": rounds[:last]},
+        {**facts, "rounds": rounds[1:]},
+        {**facts, "rounds": [*rounds, rounds[last]]},
+        {**facts, "escalated": facts["escalated"] + 1},
+        {**facts, "version": facts["version"] + 1},
+        {**facts, "gamma": float("nan"), "alpha": float("nan")},
+        {**facts, "plan": {"answers": [{**facts["plan"]["answers"][0], "deployed": 0}]}},
+        # all draws from a bin with a single row
+        changed(facts, number, drawn_bins=[0] * len(audit["drawn_bins"]), rows=[1] * 40),
+        changed(facts, number, weights=[-w for w in audit["weights"]]),
+        changed(facts, number, rates=[1.5, *audit["rates"][1:]]),
+        changed(facts, number, drawn_rows=[[-1, len(audit["drawn_bins"])]]),
+        changed(facts, number, rows=[audit["rows"][0] + 50, *audit["rows"][1:]]),
+        changed(facts, number, stake=7.0),
+        changed(facts, number, series=0),
+    ]
+    assert recheck_routing(facts) == []
+    assert all(recheck_routing(forged) for forged in forgeries)
+
+
+@dataclass(frozen=True)
+class Listening(RecordedSource):
+    """A source that keeps who was asked what, in order."""
+
+    asked: list[Ask] = field(default_factory=list)
+
+    def fulfil(self, asks: Sequence[Ask], profile: Profile) -> None:
+        self.asked.extend(asks)
+        super().fulfil(asks, profile)
+
+
+def test_who_answers_what_is_fixed_before_the_first_draw() -> None:
+    wrong, confidences = informative(900, 150)
+    data = recording(wrong, confidences)
+    source = Listening(data)
+    outcome = run(ALWAYS, data.problem(Requirement(0.1, 0.95), 1), source)
+    names = [ask.model for ask in source.asked]
+    begun = len(names) - 1 - names[::-1].index("small")
+    assert outcome.plan.certificate["deployed"]["proved"]
+    before = np.concatenate([a.prompts for a in source.asked[:begun] if a.model == "large"])
+    assert before.size == outcome.plan.certificate["pilot_rows"]
+    # the audit and all that follows ask nobody but the reference, and no row twice
+    later = np.concatenate([a.prompts for a in source.asked[begun + 1 :]])
+    assert set(names[begun + 1 :]) == {"large"}
+    assert np.unique(np.concatenate([before, later])).size == before.size + later.size
+    assert (outcome.answered_by[later] == 0).all() and (outcome.answered_by[before] == 0).all()
 
 
 def test_nothing_is_routed_where_nothing_may_differ() -> None:

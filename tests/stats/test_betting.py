@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from copy import deepcopy
 from itertools import permutations
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -80,6 +82,94 @@ def test_no_placement_of_the_errors_makes_evidence_grow_on_average(
         fair += expected > 0.99
     assert drawn > 10
     assert fair > 2  # and where the total is the base, hardly anything is given away
+
+
+class Auditor:
+    """One that changes everything between draws, by all that it has seen; outcomes are summed.
+
+    Attributes:
+        wealth: expected evidence against the true total when its account ends.
+        broken: probability that too many errors are left when the promise is proved.
+    """
+
+    def __init__(self, seed: int, tolerated: int, wrong: np.ndarray) -> None:
+        self.seed, self.tolerated, self.wrong = seed, tolerated, wrong
+        self.total = float(MASSES[wrong].sum())
+        self.wealth = self.broken = 0.0
+
+    def ended(self, chance: float, log: float, found: float, *, proved: bool) -> None:
+        self.wealth += chance * float(np.exp(log))
+        if proved and self.total - found > self.tolerated:
+            self.broken += chance
+
+    def held(self, book: Book, before: float) -> float:
+        """What the account of the true total has; `before` once that is out of question."""
+        if self.total < book.bases[0]:
+            return before
+        return float(book.logs[np.searchsorted(book.bases, self.total, side="right") - 1])
+
+    def go(
+        self,
+        book: Book,
+        seen: tuple[tuple[int, bool], ...],
+        left: list[int],
+        found: float,
+        chance: float,
+        log: float,
+        rounds: int,
+    ) -> None:
+        rng = np.random.default_rng(crc32(repr((self.seed, seen)).encode()))
+        if rng.random() < 0.4 and len(left) > 2:
+            taken = left[int(rng.integers(len(left)))]
+            left = [i for i in left if i != taken]
+            found += float(MASSES[taken] * self.wrong[taken])
+            seen = (*seen, (taken, bool(self.wrong[taken])))
+        if rounds == 0 or book.proves(found):
+            self.ended(chance, log, found, proved=book.proves(found))
+            return
+        count, bins = int(rng.integers(1, 4)), rng.integers(0, 3, MASSES.size)
+        bins %= count
+        weights = rng.uniform(0.05, 3.0, count)
+        rows = np.bincount(bins[left], MASSES[left], count)
+        ahead = np.arange(count) < (rng.random() < 0.4)
+        now = Urn(rng.uniform(0.004, 0.98, count) ** 2, weights, rows, ahead)
+        more = np.arange(1, 8)
+        tested = self.tolerated + 1 + int(found)
+        bases = np.append(tested, tested + more[rng.random(more.size) < 0.5])
+        stake, series = float(rng.choice([0.3, 1.0])), int(rng.integers(1, 3))
+        for drawn in permutations(left, min(2, len(left))):
+            some = np.array(drawn)
+            each = weights[bins] * MASSES
+            total = each[left].sum() - np.append(0.0, np.cumsum(each[some])[:-1])
+            trial = deepcopy(book)
+            trial.cut(bases)
+            draws = Draws(bins[some], MASSES[some], self.wrong[some])
+            known = trial.settle(now, draws, found, stake, series)
+            then = chance * float(np.prod(each[some] / total))
+            if trial.proves(known):
+                self.ended(then, self.held(trial, log), known, proved=True)
+                continue
+            news = tuple((i, bool(self.wrong[i])) for i in drawn)
+            rest = [i for i in left if i not in drawn]
+            kept = self.held(trial, log)
+            self.go(trial, seen + news, rest, found + draws.wrong, then, kept, rounds - 1)
+
+
+def test_no_auditor_that_adapts_everything_gains_on_average() -> None:
+    fair = used = 0
+    for seed in range(40):
+        alpha, tolerated = (0.5, 0.3)[seed % 2], seed % 3
+        wrong = np.random.default_rng(seed).random(MASSES.size) < 0.5
+        auditor = Auditor(seed, tolerated, wrong)
+        if auditor.total < tolerated + 1:
+            continue
+        auditor.go(Book(tolerated, alpha), (), list(range(MASSES.size)), 0.0, 1.0, 0.0, 2)
+        assert auditor.wealth <= 1 + 1e-9
+        assert auditor.broken <= alpha
+        fair += auditor.wealth > 0.99
+        used += auditor.broken > 0.3 * alpha
+    assert fair > 3
+    assert used > 0  # a proof of too many errors is possible at all, so the bound can fail
 
 
 def test_evidence_does_not_outgrow_what_an_account_needs() -> None:
