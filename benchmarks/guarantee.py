@@ -39,7 +39,7 @@ from smartsql.types import BoolArray, Requirement
 
 SIZES = (50, 200, 2000, 20000)
 ROUTED_SIZES = (500, 2000)
-ROUTED_ERRORS = ("d+1", "d+4", "1.3d", "2d")
+ROUTED_ERRORS = ("d+1", "d+4", "1.3d", "1.5d", "2d")
 ERRORS = ("d+1", "d+2", "1.05d", "1.15d", "1.5d")
 PLACEMENTS = ("sorted", "clustered", "random")
 CANDIDATES = ("one", "four")

@@ -339,7 +339,8 @@ def _explain(error: ValidationError, sources: dict[str, str]) -> str:
             lines.append(f"unknown key {place!r}{where}. {did_you_mean(key, known)}".strip())
         else:
             shown = f"a {type(value).__name__}" if isinstance(value, (dict, list)) else repr(value)
-            lines.append(f"{place!r}{where} is {shown}: {problem['msg']}")
+            message = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{place!r}{where} is {shown}: {message}")
     return "; ".join(lines)
 
 

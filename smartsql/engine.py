@@ -41,6 +41,10 @@ REMEMBERED_STATEMENTS = 1000
 """Statements whose budgets are remembered; a later call of an older one would get a new one."""
 
 
+LONG_READY_S = 0.05
+"""Less is not worth a sentence."""
+
+
 class _RareCollections:
     """Lets the garbage collector run less often while calls run.
 
@@ -221,6 +225,7 @@ class Engine:
             work = work.with_repeats()
         run_id = self.store.begin_run(key)
         exchange = self._exchange(call, work, cancelled, run_id)
+        ready = exchange.ready_seconds()
         memory.begin(starts, exchange.learners)
         source = _Timed(exchange)
         problem = work.problem(statement.seed, statement.features)
@@ -237,6 +242,8 @@ class Engine:
         finally:
             exchange.close()
         elapsed = time.perf_counter() - clock
+        if work.unit == "s":
+            work = replace(work, notes=(*work.notes, *_getting_ready(ready, exchange)))
         report = made_report(f"smart_llm({call.text})", work, outcome, exchange, agreement)
         report = replace(
             report,
@@ -307,6 +314,16 @@ class _Timed:
             self._exchange.fulfil(asks, profile)
         finally:
             self.seconds += time.perf_counter() - start
+
+
+def _getting_ready(before: Mapping[str, float], exchange: Exchange) -> list[str]:
+    """Sentences on the seconds that are in no answer's cost."""
+    return [
+        f"{name} took {seconds - before[name]:.1f} s to load or to be trained, which no cost of "
+        f"an answer contains."
+        for name, seconds in exchange.ready_seconds().items()
+        if seconds - before[name] >= LONG_READY_S
+    ]
 
 
 def _what_is_known(profile: Profile, why: str) -> Outcome:

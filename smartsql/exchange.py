@@ -124,6 +124,15 @@ class Exchange:
         """What the model's tokens cost."""
         return self._backends[model].price
 
+    def ready_seconds(self) -> dict[str, float]:
+        """Seconds that each model has taken to get ready, for what is in no answer's cost.
+
+        A learning model is one for this statement alone.
+        """
+        models = {r.backend for r in self._recipes.values() if r.role in ("reference", "candidate")}
+        found = {name: self._backends.get(name) for name in sorted(models)}
+        return {name: getattr(backend, "ready_s", 0.0) for name, backend in found.items()}
+
     def close(self) -> None:
         """Release what was made for this statement alone."""
         self.learners.close()

@@ -54,7 +54,8 @@ class Ledger:
         self._records = 0
         with self._guard("open"):
             if self.path != ":memory:":
-                file = Path(self.path).expanduser()
+                # what lies beside it is found wherever the program goes meanwhile
+                file = Path(self.path).expanduser().absolute()
                 self.path = str(file)
                 file.parent.mkdir(parents=True, exist_ok=True)
                 # created readable by its owner alone: answers are as private as the prompts

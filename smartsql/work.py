@@ -192,10 +192,11 @@ def _identities(
     for recipe in recipes:
         name = found.setdefault(identity(recipe), recipe.name)
         if name != recipe.name:
+            repeats = " To see how often a reference repeats itself, set self_agreement = N."
             raise ConfigError(
                 f"{name!r} and {recipe.name!r} are one and the same: the same model, asked the "
                 f"same with the same parameters. Its answers are kept, and paid for, once. Remove "
-                f"one of them (self_agreement = N tells how often a reference repeats itself)."
+                f"one of them." + (repeats if name == recipes[0].name else "")
             )
     return list(found)
 

@@ -205,6 +205,7 @@ def test_a_report_that_cannot_be_written_is_an_error_and_the_answers_stay(
         ({"task_definition": {}}, "the report is malformed (KeyError: 'labels')"),
         ({"store": None}, "names no store; give it with --store"),
         ({"store": "none.sqlite"}, "'none.sqlite' does not exist; give it with --store"),
+        ({"store": ":memory:"}, "whose answers ended with the program"),
     ],
 )
 def test_a_malformed_report_is_refused_in_one_line(
@@ -288,6 +289,13 @@ def test_what_goes_wrong_is_said_in_one_line(
     assert message in err
     assert "Traceback" not in err
     assert err.count("\n") == 1 or code == 2 or "LINE 1" in err
+
+
+def test_a_report_can_be_verified_from_any_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["-csv", "-c", TABLE + CALL, "--report", "r.json"]) == 0
+    report = Path("r.json").absolute()
+    monkeypatch.chdir("/")
+    assert main(["verify", str(report)]) == 0
 
 
 def test_an_html_report_stands_alone(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from smartsql.config import load
+from smartsql.config import Model, Settings, load
 from smartsql.engine import Answered, Engine
 from smartsql.errors import (
     AnswerFormatError,
@@ -27,6 +29,7 @@ from smartsql.gateway import Attempt
 from smartsql.gateway.build import build
 from smartsql.ledger import Ledger
 from smartsql.policies import Policy, Steps
+from smartsql.policies.exact.exact import Exact
 from smartsql.policies.reference import Reference
 from smartsql.profile import Problem, Profile
 from smartsql.sql.protocol import Call
@@ -128,6 +131,58 @@ def test_the_report_is_in_the_ledger_and_can_be_verified(world: World) -> None:
     checks = verify(report, Ledger(world.path))
     assert [c for c in checks if not c.holds] == []
     assert {c.what for c in checks} >= {"rows", "seed of the order", "spend of the run", "bound"}
+
+
+def test_a_report_of_the_time_before_routing_still_verifies(world: World) -> None:
+    engine = world.engine(Exact())
+    texts = [f"review {i}" for i in range(400)]
+    asked(engine, texts)
+    made = engine.history[-1].to_dict()
+    assert made["assigned_rows"] > 0
+    old = {**made, "strategy": "certified"}
+    old["certificate"] = {**made["certificate"], "procedure": "certified"}
+    store = Ledger(world.path)
+    store.end_run(made["run"], json.dumps(old))
+    checks = verify(old, store)
+    assert [c for c in checks if not c.holds] == []
+    assert {c.what for c in checks} >= {"risk of the design", "certificate of the run"}
+
+
+def test_seconds_of_loading_are_told_and_make_no_model_look_dear(tmp_path: Path) -> None:
+    loaded: list[str] = []
+
+    def after_loading(name: str, seconds: float, texts: list[str]) -> list[str]:
+        if name not in loaded:
+            loaded.append(name)
+            time.sleep(0.4)
+        time.sleep(seconds * len(texts))
+        return ["good" if len(text) % 2 else "bad" for text in texts]
+
+    def slow(texts: list[str]) -> list[str]:
+        return after_loading("slow", 0.004, texts)
+
+    def quick(texts: list[str]) -> list[str]:
+        return after_loading("quick", 0.0002, texts)
+
+    settings = Settings(
+        store=str(tmp_path / "a.sqlite"),
+        models=(
+            Model(name="slow", kind="python", function=slow, reference=True, version="1"),
+            Model(name="quick", kind="python", function=quick, version="1"),
+        ),
+    )
+    engine = Engine(settings, build(settings), Ledger(settings.store))
+    asked(engine, [f"review {i}" for i in range(300)])
+    report = engine.history[-1]
+    engine.close()
+    costs = {model.name: model.mean_cost for model in report.models}
+    assert costs["slow"] < 0.008
+    assert costs["quick"] < 0.002
+    assert report.spend < 0.8 * report.reference_spend
+    told = [note for note in report.notes if "which no cost of an answer contains" in note]
+    assert [note.split()[0] for note in told] == ["quick", "slow"]
+    checks = verify(report.to_dict(), Ledger(settings.store))
+    assert [c for c in checks if not c.holds] == []
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,11 @@ def verify(*, report: str, store: str | None) -> int:
         path = store or values.get("store")
         if not isinstance(path, str):
             raise VerificationError("the report names no store; give it with --store.")
+        if path == ":memory:":
+            raise VerificationError(
+                'the report was made with store = ":memory:", whose answers ended with the '
+                "program. Only reports of a store in a file can be checked again."
+            )
         if not Path(path).expanduser().is_file():
             raise VerificationError(f"the ledger {path!r} does not exist; give it with --store.")
         ledger = Ledger(path)

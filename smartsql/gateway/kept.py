@@ -108,11 +108,20 @@ class Kept:
             if digest_of(found) != digest:
                 raise ValueError("its content is not what its name says")
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            note = f"what was learned earlier is not used: {str(path)!r} cannot be read ({error})"
-            logger.warning("%s", note)
-            self.notes.append(note)
+            self._complain(path, error)
             return None
         return found
+
+    def _complain(self, path: Path, error: Exception) -> None:
+        """One note on each file, however often it is met."""
+        # what numpy says of a file advises to load it as code
+        why = "it is damaged" if "pickle" in str(error) else str(error)
+        note = (
+            f"what was learned earlier is not used: {str(path)!r} cannot be read ({why}). It may "
+            f"be removed."
+        )
+        if note not in self.notes:
+            self.notes.append(note)
 
     def save(self, subject: Subject, classifier: Classifier) -> str | None:
         """Keep a classifier; its digest, None where nothing is kept.

@@ -102,14 +102,17 @@ class LearnedBackend(LocalBackend):
         if training.obstacle:
             error = f"model {self.name!r} abstains: {training.obstacle}"
             return lambda batch: failed(batch, "empty", error)
-        return lambda batch: self._asked(training.result(), labels, batch)
+        return lambda batch: self._asked(training, labels, batch)
 
     def _asked(
-        self, taught: Taught, labels: tuple[str, ...], batch: Sequence[Request]
+        self, training: _Training, labels: tuple[str, ...], batch: Sequence[Request]
     ) -> list[Attempt]:
-        """A classifier's answers to a batch."""
+        """A classifier's answers to a batch; what it takes to train it is none of them."""
+        began = time.perf_counter()
         load()
+        taught = training.result()
         started = time.perf_counter()
+        self.ready_s += started - began
         texts = [request.input for request in batch]
         answers, confidences = taught.answered(texts, self._features, labels)
         seconds = (time.perf_counter() - started) / len(batch)

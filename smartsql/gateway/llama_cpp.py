@@ -155,11 +155,13 @@ class LlamaCppBackend(LocalBackend):
 
     def _ask(self, batch: Sequence[Request], labels: tuple[str, ...]) -> list[Attempt]:
         """Answer some prompts, each on its own time; loading the model is nobody's."""
+        started = time.perf_counter()
         try:
             model = self._loaded()
             tree = self._tree(model, labels) if labels else None
         except GatewayError as error:
             return failed(batch, "server_error", str(error))
+        self.ready_s += time.perf_counter() - started
         return [self._attempt(model, request, labels, tree) for request in batch]
 
     def _loaded(self) -> Completions:

@@ -46,6 +46,10 @@ class LocalBackend(ABC):
 
     A subclass says how to answer a batch. `cancelled` is honoured between batches, and so is
     `close`; what was not answered by then ends as "cancelled".
+
+    Attributes:
+        ready_s: seconds that it took to get ready (to load, to train); they belong to no answer
+            and are in no answer's cost.
     """
 
     def __init__(self, name: str, price: Price = FREE, *, batch_rows: int = BATCH_ROWS) -> None:
@@ -56,6 +60,7 @@ class LocalBackend(ABC):
         self._closing = Event()
         self._lock = Lock()
         self._thread: Thread | None = None
+        self.ready_s = 0.0
 
     @property
     def name(self) -> str:

@@ -121,7 +121,8 @@ def test_code_in_a_file_is_never_run(tmp_path: Path) -> None:
     kept.save(SUBJECT, made())
     rewritten(files(store)[0], weights=np.array([{"an": "object"}], dtype=object))
     assert kept.latest(SUBJECT) is None
-    assert "allow_pickle" in kept.notes[-1]
+    assert "it is damaged" in kept.notes[-1]
+    assert "pickle" not in kept.notes[-1]  # numpy advises to load it as code
 
 
 def test_the_newest_is_the_start_older_ones_stay_for_a_while(tmp_path: Path) -> None:
@@ -174,3 +175,14 @@ def test_processes_that_keep_at_once_never_tear_a_file(tmp_path: Path) -> None:
     assert reader.notes == []
     assert reader.latest(SUBJECT) is not None
     assert not [p for p in files(tmp_path / "l.sqlite") if p.suffix == ".part"]
+
+
+def test_a_damaged_file_is_told_once_however_often_it_is_met(tmp_path: Path) -> None:
+    store = tmp_path / "l.sqlite"
+    kept = Kept(str(store))
+    kept.save(SUBJECT, made())
+    files(store)[0].write_bytes(b"no archive")
+    for _ in range(3):
+        assert kept.latest(SUBJECT) is None
+    assert len(kept.notes) == 1
+    assert str(files(store)[0]) in kept.notes[0]

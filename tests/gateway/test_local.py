@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Lock, Thread
+from typing import Any
 
 import pytest
 
@@ -56,12 +57,58 @@ def test_the_function_sees_the_cells_own_texts_in_order_and_in_batches() -> None
     attempts = answers(PythonBackend("m", echo), texts)
     assert [attempt.text for attempt in attempts] == texts
     assert {attempt.status for attempt in attempts} == {"ok"}
-    assert sizes == [4096, 4096, 1808]
+    assert sizes == [1, 4095, 4096, 1808]  # the first call shows what getting ready takes
+
+
+def saying(items: Sequence[object]) -> Callable[[list[str]], Any]:
+    """A function that says these things one after the other, whatever it is asked."""
+    left = iter(items)
+    return lambda texts: [next(left) for _ in texts]
+
+
+def test_what_a_function_loads_when_it_is_first_called_is_in_no_answers_cost() -> None:
+    ready: list[bool] = []
+
+    def heavy(texts: list[str]) -> list[str]:
+        if not ready:
+            time.sleep(0.3)
+            ready.append(True)
+        time.sleep(0.001 * len(texts))
+        return texts
+
+    backend = PythonBackend("m", heavy)
+    attempts = answers(backend, ["x"] * 20)
+    assert [attempt.text for attempt in attempts] == ["x"] * 20
+    assert max(attempt.seconds for attempt in attempts) < 0.1
+    assert sum(attempt.seconds for attempt in attempts) >= 0.019
+    assert backend.ready_s >= 0.25
+
+
+def test_the_time_of_a_function_that_is_always_slow_is_counted_in_full() -> None:
+    def slow(texts: list[str]) -> list[str]:
+        time.sleep(0.02 * len(texts))
+        return texts
+
+    backend = PythonBackend("m", slow)
+    attempts = answers(backend, ["x"] * 10)
+    assert sum(attempt.seconds for attempt in attempts) >= 0.19
+    assert backend.ready_s < 0.05
+
+
+def test_a_priced_function_is_asked_in_whole_batches_from_the_first() -> None:
+    sizes: list[int] = []
+
+    def echo(texts: list[str]) -> list[str]:
+        sizes.append(len(texts))
+        return texts
+
+    answers(PythonBackend("m", echo, price=Price(1.0, 1.0, "test")), ["x"] * 10)
+    assert sizes == [10]
 
 
 def test_pairs_carry_confidence_and_none_or_nothing_is_an_empty_answer() -> None:
     items = [("a", 0.25), ("b", None), ("c", 1), None, "", (None, 0.5), ("", 0.5), "d"]
-    attempts = answers(PythonBackend("m", lambda texts: items), ["x"] * len(items))
+    attempts = answers(PythonBackend("m", saying(items)), ["x"] * len(items))
     assert [(a.status, a.text, a.confidence) for a in attempts] == [
         ("ok", "a", 0.25),
         ("ok", "b", None),
@@ -75,7 +122,7 @@ def test_numpy_values_are_taken_as_texts_and_confidences() -> None:
     import numpy as np
 
     words = np.array(["yes", "no"])
-    attempts = answers(PythonBackend("m", lambda texts: words), ["x", "y"])
+    attempts = answers(PythonBackend("m", saying(words)), ["x", "y"])
     assert [(attempt.status, attempt.text, type(attempt.text)) for attempt in attempts] == [
         ("ok", "yes", str),
         ("ok", "no", str),
@@ -119,7 +166,7 @@ def test_what_is_no_answer_fails_with_the_models_name_and_without_the_text(
 
 
 def test_one_wrong_item_does_not_spoil_its_neighbours() -> None:
-    attempts = answers(PythonBackend("m", lambda texts: ["a", 7, "c"]), ["x", "y", "z"])
+    attempts = answers(PythonBackend("m", saying(["a", 7, "c"])), ["x", "y", "z"])
     assert [attempt.status for attempt in attempts] == ["ok", "malformed", "ok"]
 
 

@@ -57,7 +57,7 @@ def courses_for(
     nothing = np.zeros_like(rows)
     costs = np.column_stack([nothing, rows * price, rows])
     errors = np.column_stack([rows * first, rows * second, nothing])
-    found = assign(costs, errors, budget=budget, whole=whole, time_limit_s=1.0, gap=0.01)
+    found = assign(costs, errors, budget=budget, whole=whole, time_limit_s=30.0, gap=0.01)
     if found is None:
         return np.full(rows.size, ACCEPT, dtype=np.int64)
     return np.asarray(found.shares.argmax(axis=1), dtype=np.int64)
