@@ -199,8 +199,8 @@ def main() -> int:
     )
     print("cost relative to the reference on every row; broken = seeds that broke the promise")
     print(
-        "table             rows delta single mixture | certified    max broken |model-mix    max "
-        "broken | pilot audited rounds | s/run"
+        "table             rows delta single mixture | certified    max broken |    blind    max "
+        "broken |model-mix    max broken | pilot audited rounds | s/run"
     )
     everything: list[dict[str, object]] = []
     with ProcessPoolExecutor(arguments.jobs) as pool:
@@ -223,7 +223,8 @@ def judge(lines: list[dict[str, object]]) -> int:
         missed |= means["certified"] > TARGETS[name]
         print(
             f"{name}: mean cost certified {means['certified']:.4f} (target {TARGETS[name]:.3f}), "
-            f"smart-model-mix {means['smart-model-mix']:.4f}; median round trips {rounds:.0f}"
+            f"certified-blind {means['certified-blind']:.4f}, smart-model-mix "
+            f"{means['smart-model-mix']:.4f}; median round trips {rounds:.0f}"
         )
     return int(missed)
 

@@ -93,11 +93,6 @@ class Book:
         """Money spent in this statement so far, failed attempts included."""
         return sum(tally.cost_usd for tally in self.tallies.values())
 
-    def digests_of(self, prompts: Sequence[int]) -> list[bytes]:
-        """Digests of prompts."""
-        digests = self.cells.digests
-        return [digests[prompt] for prompt in prompts]
-
     def answers_of(self, model: str, prompts: IntArray) -> list[str]:
         """The texts that a model answered to prompts, all of which it has answered."""
         texts = self._own_readings.get(model, self._readings).texts

@@ -15,7 +15,7 @@ import pytest
 import smartsql
 from smartsql.executor import run
 from smartsql.gateway import Price
-from smartsql.gateway.openai_wire import confidence_of
+from smartsql.gateway.openai_wire import judged
 from smartsql.ledger import Ledger
 from smartsql.recorded import RecordedSource
 from smartsql.recorded_parquet import load
@@ -112,7 +112,7 @@ class Shop:
             }
             for token, logprob, alternatives in answer.logprobs or []
         ]
-        return confidence_of({"content": content}, ())
+        return judged({"content": content}, ())[0]
 
 
 @pytest.fixture

@@ -254,11 +254,6 @@ Judged = tuple[float | None, dict[str, float] | None]
 """Confidence in the answer, and the probability of each label; None where unknown."""
 
 
-def confidence_of(logprobs: object, labels: Sequence[str]) -> float | None:
-    """The model's probability of its own answer; see `judged`."""
-    return judged(logprobs, labels)[0]
-
-
 def judged(logprobs: object, labels: Sequence[str]) -> Judged:
     """The model's probability of its own answer, in [0, 1]; None where it gives none.
 

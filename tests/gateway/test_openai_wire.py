@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from smartsql.gateway.openai_wire import (
     Failure,
     Reply,
-    confidence_of,
     judged,
     read_error,
     read_reply,
@@ -21,6 +20,10 @@ from tests.gateway.asking import ask, backend_for
 from tests.gateway.server import Answer, TestServer
 
 LABELS = ("positive", "negative")
+
+
+def confidence_of(content: object, labels: tuple[str, ...]) -> float | None:
+    return judged(content, labels)[0]
 
 
 def logprobs(*tokens: tuple[str, float, dict[str, float]]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from smartsql.policies.exact.audit import Settled, Test
 from smartsql.policies.exact.pilot import Choice
+from smartsql.policies.facts import promise_facts
 from smartsql.profile import Problem
 from smartsql.stats.calibrate import worst_case
 from smartsql.stats.design import Design, draw_up
@@ -44,21 +45,10 @@ def certificate(
 
 def reference_certificate(problem: Problem) -> dict[str, Any]:
     """The facts of a decision to have the reference answer all rows."""
-    requirement = problem.requirement
-    return {
-        "procedure": "exact",
-        "version": VERSION,
-        "rows": problem.population.n_rows,
-        "prompts": problem.population.n_prompts,
-        "tolerated": problem.tolerated,
-        "delta": requirement.delta,
-        "gamma": requirement.gamma,
-        "alpha": requirement.alpha,
-        "pilot_rows": 0,
+    return promise_facts(problem, "exact", VERSION) | {
         "asked_rows": 0,
         "tests": [],
         "deployed": {"model": None, "start": 0, "end": 0, "permitted": False, "rows": 0},
-        "predicted_cost": float(problem.population.n_prompts),
         "mixture": None,
     }
 

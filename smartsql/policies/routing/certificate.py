@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from smartsql.policies.facts import promise_facts
 from smartsql.policies.routing.loop import DRAWN, ESCALATED, OPEN, Audit
 from smartsql.profile import Problem
 from smartsql.stats.betting import Book, Draws, Urn
@@ -21,24 +22,6 @@ GROUPS = 10
 """Groups of rows that a certificate tells apart."""
 
 
-def reference_facts(problem: Problem) -> dict[str, Any]:
-    """The facts of a decision to have the reference answer all rows."""
-    requirement = problem.requirement
-    return {
-        "procedure": "routed",
-        "version": VERSION,
-        "rows": problem.population.n_rows,
-        "prompts": problem.population.n_prompts,
-        "tolerated": problem.tolerated,
-        "delta": requirement.delta,
-        "gamma": requirement.gamma,
-        "alpha": requirement.alpha,
-        "pilot_rows": 0,
-        "predicted_cost": float(problem.population.n_prompts),
-        "deployed": {"model": None, "rows": 0, "proved": False},
-    }
-
-
 def routing_certificate(
     problem: Problem,
     pilot_rows: int,
@@ -49,7 +32,7 @@ def routing_certificate(
 ) -> dict[str, Any]:
     """JSON-able facts of a routed plan."""
     threshold = loop.book.threshold
-    return reference_facts(problem) | {
+    return promise_facts(problem, "routed", VERSION) | {
         "pilot_rows": pilot_rows,
         "primary": chosen.primary,
         "helpers": list(chosen.helpers),
