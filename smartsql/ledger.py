@@ -13,9 +13,9 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import RLock
+from threading import Lock, RLock
 
 import numpy as np
 
@@ -39,6 +39,35 @@ __all__ = ["LEASE_S", "Ledger", "Statement", "Stored"]
 LEASE_S = 60.0
 """How long a claim of a process on another machine holds without renewal."""
 
+_BUSY_S = 30.0
+"""How long a writer waits for another one."""
+
+_opening = Lock()
+
+
+def _connected(path: str) -> sqlite3.Connection:
+    """A connection in WAL mode; a new file is readable by its owner alone, as prompts are private.
+
+    An existing file is not opened by anything but SQLite: closing a descriptor would end the locks
+    that other connections of this process hold on it. The change to WAL asks for a lock that
+    SQLite does not wait for, so that of several processes with a new file all but one are refused.
+    """
+    with _opening:
+        if path != ":memory:":
+            with suppress(FileExistsError):
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        db = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_S, check_same_thread=False)
+        deadline = time.monotonic() + _BUSY_S
+        while True:
+            try:
+                db.execute("PRAGMA journal_mode = WAL")
+                return db
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    db.close()
+                    raise
+                time.sleep(0.01)
+
 
 class Ledger:
     """The store of attempts and answers; safe for threads and processes.
@@ -58,12 +87,7 @@ class Ledger:
                 file = Path(self.path).expanduser().absolute()
                 self.path = str(file)
                 file.parent.mkdir(parents=True, exist_ok=True)
-                # created readable by its owner alone: answers are as private as the prompts
-                os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
-            self._db = sqlite3.connect(
-                self.path, isolation_level=None, timeout=30, check_same_thread=False
-            )
-            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db = _connected(self.path)
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("PRAGMA cache_size = -65536")  # KiB: a slice of answers without spills
             with self._transaction():

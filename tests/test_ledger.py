@@ -238,3 +238,59 @@ def test_recorded_answers_survive_a_kill(tmp_path: Path) -> None:
     ledger = Ledger(path)
     found = ledger.lookup(ledger.identity("m", "i"), [digest(str(n)) for n in range(50)])
     assert len(found) == 50
+
+
+def test_processes_that_open_one_new_ledger_together_all_get_it(tmp_path: Path) -> None:
+    """The change of a new file to WAL mode is a lock that SQLite refuses instead of waiting."""
+    script = (
+        "import sys\n"
+        "from smartsql.ledger import Ledger\n"
+        "print('ready', flush=True)\n"
+        "for path in sys.stdin:\n"
+        "    Ledger(path.strip()).close()\n"
+        "    print('opened', flush=True)\n"
+    )
+    pipe = subprocess.PIPE
+    openers = [
+        subprocess.Popen([sys.executable, "-c", script], stdin=pipe, stdout=pipe, text=True)
+        for _ in range(4)
+    ]
+    for step, said in enumerate(["ready\n"] + ["opened\n"] * 60):
+        for opener in openers:
+            assert opener.stdout is not None
+            assert opener.stdout.readline() == said
+        for opener in openers:
+            assert opener.stdin is not None
+            opener.stdin.write(f"{tmp_path / str(step)}.sqlite\n")
+            opener.stdin.flush()
+    for opener in openers:
+        opener.communicate(timeout=60)
+        assert opener.returncode == 0
+
+
+def test_a_second_connection_does_not_end_the_locks_of_the_first(tmp_path: Path) -> None:
+    """Closing any descriptor of a file ends the locks that its process holds on it."""
+    path = tmp_path / "l.sqlite"
+    first = Ledger(path)
+    with first._transaction():
+        second = sqlite3.connect(path, timeout=0)
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            second.execute("BEGIN IMMEDIATE")
+    second.close()
+    Ledger(path).close()
+    other = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sqlite3, sys\n"
+            "db = sqlite3.connect(sys.argv[1], timeout=0)\n"
+            "db.execute('PRAGMA locking_mode = EXCLUSIVE')\n"
+            "db.execute('BEGIN IMMEDIATE')\n",
+            str(path),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "database is locked" in other.stderr
+    first.close()
