@@ -17,7 +17,7 @@ import numpy as np
 
 from smartsql.executor import run
 from smartsql.policies.certified import Certified
-from smartsql.recorded import RecordedSource, Recording
+from smartsql.replay.recording import RecordedSource, Recording
 from smartsql.types import Requirement
 
 

@@ -30,9 +30,9 @@ from typing import TextIO
 import click
 import numpy as np
 
-from smartsql.recorded import Recording
-from smartsql.recorded_parquet import load
-from smartsql.replay import Case, Result, replay_cases
+from smartsql.replay.parquet import load
+from smartsql.replay.recording import Recording
+from smartsql.replay.runs import Case, Result, replay_cases
 from smartsql.types import Requirement
 
 GAMMA = 0.95

@@ -11,7 +11,7 @@ import numpy as np
 from smartsql.executor import run
 from smartsql.policies.certified import Certified
 from smartsql.policies.routing.tuning import RoutingTuning
-from smartsql.recorded import RecordedSource, Recording
+from smartsql.replay.recording import RecordedSource, Recording
 from smartsql.types import BoolArray, FloatArray, IntArray, Requirement
 
 CONFIDENCES = (

@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from smartsql.api import connect, register
     from smartsql.config import Model, Settings
     from smartsql.preview import Preview
-    from smartsql.report import Report
+    from smartsql.reports.report import Report
 
 __version__ = "0.1.0"
 
 _LAZY = {
     "Model": "smartsql.config",
     "Preview": "smartsql.preview",
-    "Report": "smartsql.report",
+    "Report": "smartsql.reports.report",
     "Settings": "smartsql.config",
     "connect": "smartsql.api",
     "register": "smartsql.api",

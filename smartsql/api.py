@@ -9,12 +9,12 @@ from typing import Any
 
 import duckdb
 
+from smartsql.asking.backends import build
+from smartsql.asking.exchange import Progress
 from smartsql.config import Config, Settings, load
 from smartsql.engine import Engine
-from smartsql.exchange import Progress
-from smartsql.gateway.build import build
 from smartsql.ledger import Ledger
-from smartsql.report import Report
+from smartsql.reports.report import Report
 from smartsql.sql import session
 from smartsql.sql.barrier import Barrier
 from smartsql.sql.macros import install, installed
@@ -88,7 +88,7 @@ def connect(
     try:
         return Connection(connection, install(connection, _engine(connection, loaded, progress)))
     except BaseException:
-        connection.close()
+        connection.close()  # nobody else has it, and an open one would lock the file
         raise
 
 

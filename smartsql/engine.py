@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from smartsql.accounts import Answered, columns, made_report
-from smartsql.asking_again import Agreement, ask_again
-from smartsql.budget import Budget
+from smartsql.asking.again import Agreement, ask_again
+from smartsql.asking.budget import Budget
+from smartsql.asking.exchange import Exchange, Progress
+from smartsql.asking.memory import Memory, mixed
+from smartsql.calls.work import Work, prepare
 from smartsql.errors import BudgetError
-from smartsql.exchange import Exchange, Progress
 from smartsql.executor import Outcome, run
 from smartsql.gateway import Backend
 from smartsql.ledger import Ledger, Statement
-from smartsql.memory import Memory, mixed
 from smartsql.profile import Profile
-from smartsql.report import INCOMPLETE, Report
+from smartsql.reports.accounts import Answered, columns, made_report
+from smartsql.reports.report import INCOMPLETE, Report
 from smartsql.types import Ask, IntArray, Plan, Requirement
-from smartsql.work import Work, prepare
 
 if TYPE_CHECKING:
     from smartsql.config import Settings

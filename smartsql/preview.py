@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from smartsql.calls.materials import example
+from smartsql.calls.recipes import Recipe
+from smartsql.calls.work import SAMPLE, Work
 from smartsql.gateway import Backend
 from smartsql.ledger import Ledger
-from smartsql.materials import example
-from smartsql.recipes import Recipe
-from smartsql.report import format_cost
-from smartsql.work import SAMPLE, Work
+from smartsql.reports.report import format_cost
 
 Total = tuple[str, int, int, int, float, float]
 """A row of `Ledger.totals`."""

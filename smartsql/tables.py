@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from smartsql.gateway import Backend
 from smartsql.ledger import Ledger
-from smartsql.recipes import repeat_name, step_name, verifier_name
-from smartsql.report import Report
+from smartsql.reports.report import Report
+from smartsql.templates import repeat_name, step_name, verifier_name
 
 if TYPE_CHECKING:
     from smartsql.config import Model, Settings

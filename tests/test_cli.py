@@ -17,7 +17,7 @@ import pytest
 
 from smartsql.cli import main
 from smartsql.demo.packages import PACKAGES
-from smartsql.report import report_from_dict
+from smartsql.reports.report import report_from_dict
 
 CONFIG = """
 seed = 3

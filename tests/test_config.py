@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from smartsql.config import BUILT_IN_LADDER, Model, load
+from smartsql.asking.backends import build
+from smartsql.config import Model, load
+from smartsql.config.reading import BUILT_IN_LADDER
 from smartsql.errors import ConfigError
-from smartsql.gateway.build import build
 
 FILE = """
 store = "answers.sqlite"

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from smartsql.cli import demo as cli
 from smartsql.config import Model, Settings
 from smartsql.demo import told
-from smartsql.report import ModelReport, Report
+from smartsql.reports.report import ModelReport, Report
 
 
 def model(name: str, rows: int) -> ModelReport:

@@ -12,7 +12,7 @@ import duckdb
 import pytest
 
 import smartsql
-from smartsql.verify import verify
+from smartsql.reports.verify import verify
 from tests.gateway.server import Fault, TestServer
 
 LABELS = ("positive", "negative")

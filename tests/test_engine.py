@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from smartsql.asking.backends import build
 from smartsql.config import Model, Settings, load
 from smartsql.engine import Answered, Engine
 from smartsql.errors import (
@@ -26,15 +27,14 @@ from smartsql.errors import (
     VerificationError,
 )
 from smartsql.gateway import Attempt
-from smartsql.gateway.build import build
 from smartsql.ledger import Ledger
 from smartsql.policies import Policy, Steps
 from smartsql.policies.exact.exact import Exact
 from smartsql.policies.reference import Reference
 from smartsql.profile import Problem, Profile
+from smartsql.reports.verify import verify
 from smartsql.sql.protocol import Call
 from smartsql.types import Ask, Plan
-from smartsql.verify import verify
 from tests.helpers import ScriptedBackend
 
 CALL = Call("review", 0.1, 0.95, None)

@@ -16,7 +16,7 @@ from smartsql.errors import LedgerError
 from smartsql.features import features
 from smartsql.gateway import Attempt
 from smartsql.ledger import Ledger, Statement
-from smartsql.owners import new_owner
+from smartsql.ledger.owners import new_owner
 from smartsql.population import digest
 
 A, B, C = digest("a"), digest("b"), digest("c")
@@ -84,9 +84,9 @@ def test_a_claim_belongs_to_one_owner_until_it_is_released() -> None:
 def test_a_lease_of_the_dead_expires(monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = Ledger.in_memory()
     i = ledger.identity("m", "i")
-    monkeypatch.setattr("smartsql.ledger.LEASE_S", -1.0)
+    monkeypatch.setattr("smartsql.ledger.store.LEASE_S", -1.0)
     ledger.claim(i, [A], "dead")
-    monkeypatch.setattr("smartsql.ledger.LEASE_S", 60.0)
+    monkeypatch.setattr("smartsql.ledger.store.LEASE_S", 60.0)
     assert ledger.claim(i, [A], "alive") == set()
     ledger.renew("alive")
     assert ledger.claim(i, [A], "third") == {A}

@@ -17,11 +17,12 @@ from smartsql.executor import run
 from smartsql.gateway import Price
 from smartsql.gateway.openai_wire import judged
 from smartsql.ledger import Ledger
-from smartsql.recorded import RecordedSource
-from smartsql.recorded_parquet import load
-from smartsql.replay import Case, measure, strategy
+from smartsql.replay.parquet import load
+from smartsql.replay.recording import RecordedSource
+from smartsql.replay.runs import Case, measure
+from smartsql.replay.strategies import strategy
+from smartsql.reports.verify import verify
 from smartsql.types import Requirement
-from smartsql.verify import verify
 from tests.gateway.server import Answer, TestServer
 
 LABELS = ("positive", "negative")

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 
 from smartsql.executor import Outcome, run
-from smartsql.narrative import BARS, bars, groups_html, path_svg, plan_lines
 from smartsql.policies.certified import Certified
 from smartsql.policies.exact.exact import Exact
-from smartsql.recorded import RecordedSource, Recording
+from smartsql.replay.recording import RecordedSource, Recording
+from smartsql.reports.narrative import BARS, bars, groups_html, path_svg, plan_lines
 from smartsql.types import Requirement
 
 

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from benchmarks.recorded import LINES, READ_IN_ORDER, Cell, Tally, main, paired, recording, wanted
-from smartsql.replay import STRATEGIES
+from smartsql.replay.strategies import STRATEGIES
 
 TABLE = "triviaqa"
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 import platformdirs
 
-from smartsql.report import Report
+from smartsql.reports.report import Report
 
 if TYPE_CHECKING:
     from smartsql.api import Connection
@@ -132,7 +132,7 @@ def _show(con: Connection, report: Report) -> None:
 
 
 def _verify(con: Connection, report: Report) -> None:
-    from smartsql.verify import verify
+    from smartsql.reports.verify import verify
 
     wrong = [check for check in verify(report.to_dict(), con.engine.store) if not check.holds]
     for check in wrong:

@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from smartsql.exchange import Progress
-from smartsql.report import format_cost
+from smartsql.asking.exchange import Progress
+from smartsql.reports.report import format_cost
 
 EVERY_S = 0.1
 

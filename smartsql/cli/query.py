@@ -13,7 +13,7 @@ import click
 
 from smartsql.cli.output import FORMATS, keep_types, write_result
 from smartsql.errors import QueryError
-from smartsql.report import Report
+from smartsql.reports.report import Report
 
 if TYPE_CHECKING:
     import duckdb

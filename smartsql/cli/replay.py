@@ -13,10 +13,10 @@ import click
 from smartsql.errors import ParameterError, SmartSQLError
 
 if TYPE_CHECKING:
-    from smartsql.ibc import IbcTable
-    from smartsql.recorded import Recording
-    from smartsql.replay import Case, Measured, Result
-    from smartsql.self_agreement import SelfAgreement
+    from smartsql.replay.ibc import IbcTable
+    from smartsql.replay.recording import Recording
+    from smartsql.replay.runs import Case, Measured, Result
+    from smartsql.replay.self_agreement import SelfAgreement
 
 
 def _numbers(context: click.Context, parameter: click.Parameter, value: str) -> list[float]:
@@ -34,7 +34,7 @@ class _Command(click.Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The names, as `--strategy` takes them."""
-        from smartsql.replay import STRATEGIES, SUMMARIES
+        from smartsql.replay.strategies import STRATEGIES, SUMMARIES
 
         with formatter.section("Strategies"):
             formatter.write_dl([(name, SUMMARIES[name]) for name in STRATEGIES])
@@ -90,8 +90,8 @@ def replay(
 
     Every seed is one random order of the rows. No model is asked.
     """
-    from smartsql.recorded_parquet import load
-    from smartsql.replay import listed
+    from smartsql.replay.parquet import load
+    from smartsql.replay.runs import listed
 
     try:
         recording = load(file, reference, models=models or None, dataset=dataset)
@@ -121,8 +121,8 @@ def replay(
 
 def _print(recording: Recording, cases: Sequence[Case], out: str | None) -> None:
     """Run the cases, write each as it ends, print the tables."""
-    from smartsql import replay as engine
-    from smartsql.ibc import IbcTable
+    from smartsql.replay import runs as engine
+    from smartsql.replay.ibc import IbcTable
 
     increments = IbcTable(recording.correct is not None)
     runs = _shown(engine.measured_cases(recording, cases), len(cases))
@@ -135,8 +135,8 @@ def _print(recording: Recording, cases: Sequence[Case], out: str | None) -> None
 
 def _repeats(file: str, reference: str, second: str, dataset: str | None) -> SelfAgreement:
     """The reference beside its second run, whichever models are candidates."""
-    from smartsql.recorded_parquet import load
-    from smartsql.self_agreement import self_agreement
+    from smartsql.replay.parquet import load
+    from smartsql.replay.self_agreement import self_agreement
 
     pair = load(file, reference, models=[second], dataset=dataset)
     return self_agreement(pair, pair.models[-1])

@@ -12,7 +12,7 @@ from smartsql.errors import VerificationError
 
 if TYPE_CHECKING:
     from smartsql.ledger import Ledger
-    from smartsql.verify import Check
+    from smartsql.reports.verify import Check
 
 
 @click.command()
@@ -54,7 +54,7 @@ def verify(*, report: str, store: str | None) -> int:
 
 def _checks(values: dict[str, Any], ledger: Ledger) -> list[Check]:
     """The checks of one report; what is no report at all is refused in words."""
-    from smartsql.verify import verify as check_report
+    from smartsql.reports.verify import verify as check_report
 
     try:
         return check_report(values, ledger)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from smartsql.report import Report
+from smartsql.reports.report import Report
 
 
 def told(report: Report) -> list[str]:

@@ -10,6 +10,7 @@ import asyncio
 import math
 import weakref
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from smartsql.errors import ParameterError
@@ -17,6 +18,18 @@ from smartsql.gateway import Allowance
 
 if TYPE_CHECKING:
     from aiolimiter import AsyncLimiter
+
+
+async def _in_line(waiting: deque[asyncio.Future[None]], pass_on: Callable[[], None]) -> None:
+    """Wait at the end of a line; a turn that comes as one is cancelled is passed on."""
+    turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    waiting.append(turn)
+    try:
+        await turn
+    except asyncio.CancelledError:
+        if turn.done() and not turn.cancelled():
+            pass_on()
+        raise
 
 
 class Slots:
@@ -39,14 +52,7 @@ class Slots:
         if self.taken < self.limit and not self._waiting:
             self.taken += 1
             return
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(place)
-        try:
-            await place
-        except asyncio.CancelledError:
-            if place.done() and not place.cancelled():
-                self.give()  # the place came at the same moment as the cancellation
-            raise
+        await _in_line(self._waiting, self.give)
 
     def give(self) -> None:
         """Return a place."""
@@ -196,14 +202,7 @@ class Purse:
             if self.outstanding == 0:
                 self._wake_next()
                 return False
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self._wake_next()
-                raise
+            await _in_line(self._waiting, self._wake_next)
         self.outstanding += 1
         self._wake_next()
         return True

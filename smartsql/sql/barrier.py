@@ -141,7 +141,8 @@ class Barrier:
         try:
             yield
         except BaseException:
-            # it may never have begun, because another thread's statement still runs
+            # however it ended, Ctrl-C too: it may never have begun, because another thread's
+            # statement still runs, and the sets of that one must stay
             self._begun[connection] = before
             raise
         self.release(connection, before=begun)
@@ -272,6 +273,7 @@ class Barrier:
         try:
             yield
         except BaseException as failure:
+            # the edge of DuckDB: it would make a message of anything, of Ctrl-C too
             if not isinstance(failure, Exception):  # Ctrl-C: models must not work on
                 self.engine.cancel(connection or None)
             with self._lock:

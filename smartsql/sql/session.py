@@ -42,7 +42,7 @@ def connect(database: str = ":memory:", *, engine: Engine, **options: Any) -> Co
     try:
         return open_session(con, engine)
     except BaseException:
-        con.close()
+        con.close()  # nobody else has it, and an open one would lock the file
         raise
 
 

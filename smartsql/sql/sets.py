@@ -122,6 +122,7 @@ class RowSet:
                 try:
                     self.settled = self._answered(counted, solve)
                 except BaseException as failure:
+                    # other threads of DuckDB wait for this set: they end as this one did
                     self.failure = failure
                     self._table = PromptTable()
                     raise

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +11,8 @@ import pytest
 
 from smartsql.cli import main
 from smartsql.sql.protocol import Call as SmartCall
-from tests.evidence.worlds import LABELS, TEXTS, World, cell_of, draw, reply, truth
-from tests.gateway.server import Answer, Call, TestServer
-
-Made = Callable[..., World]
+from tests.evidence.worlds import LABELS, TEXTS, Made, Reply, cell_of, draw, reply, truth
+from tests.gateway.server import Answer, Call
 
 
 def wavering(call: Call) -> Answer:
@@ -28,17 +24,8 @@ def wavering(call: Call) -> Answer:
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Iterator[Made]:
-    worlds: list[World] = []
-    with TestServer(reply=wavering) as server:
-
-        def make(**settings: Any) -> World:
-            worlds.append(World(tmp_path, server, **settings))
-            return worlds[-1]
-
-        yield make
-        for world in worlds:
-            world.close()
+def replying() -> Reply:
+    return wavering
 
 
 def test_the_report_says_how_often_the_reference_repeats_itself(
@@ -68,7 +55,7 @@ def test_the_report_says_how_often_the_reference_repeats_itself(
     world.check_verifies(report, monkeypatch)
     changed = {**report.to_dict(), "self_agreement": {"asked": 15, "same": 15, "failed": 0}}
     from smartsql.ledger import Ledger
-    from smartsql.verify import verify
+    from smartsql.reports.verify import verify
 
     wrong = [c.what for c in verify(changed, Ledger(world.settings.store)) if not c.holds]
     assert "answers that the reference repeated" in wrong

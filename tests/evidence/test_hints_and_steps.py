@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +10,9 @@ import pytest
 
 from smartsql.errors import BudgetError
 from smartsql.sql.protocol import Call as SmartCall
-from tests.evidence.worlds import LABELS, TEXTS, World, cell_of, draw, judged, reply, truth
-from tests.gateway.server import Answer, Call, TestServer
+from tests.evidence.worlds import LABELS, TEXTS, Made, cell_of, draw, judged, reply, truth
+from tests.gateway.server import Answer, Call
 
-Made = Callable[..., World]
 HINTED = """
 [[models]]
 name = "hinted"
@@ -30,21 +26,6 @@ steps = [
   { name = "detail", model = "small", prompt = "What about the {topic} in <{input}>?" },
 ]
 """
-
-
-@pytest.fixture
-def made(tmp_path: Path) -> Iterator[Made]:
-    """Worlds on one server; their engines are closed in the end."""
-    worlds: list[World] = []
-    with TestServer(reply=reply) as server:
-
-        def make(**settings: Any) -> World:
-            worlds.append(World(tmp_path, server, **settings))
-            return worlds[-1]
-
-        yield make
-        for world in worlds:
-            world.close()
 
 
 def test_a_soft_hint_shows_the_small_models_probabilities(

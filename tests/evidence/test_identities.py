@@ -10,7 +10,7 @@ import pytest
 from smartsql.errors import ConfigError
 from smartsql.policies.certified import Certified
 from smartsql.policies.exact.exact import Exact
-from smartsql.verify import verify
+from smartsql.reports.verify import verify
 from tests.evidence.worlds import TEXTS, World, cell_of, draw, reply
 from tests.gateway.server import Answer, Call, TestServer
 

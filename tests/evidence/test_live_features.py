@@ -13,9 +13,9 @@ from smartsql.features import features
 from smartsql.ledger import Ledger
 from smartsql.policies import Steps
 from smartsql.profile import Features, Problem, Profile
+from smartsql.reports.verify import verify
 from smartsql.sql.protocol import Call as SmartCall
 from smartsql.types import Plan
-from smartsql.verify import verify
 from tests.evidence.worlds import TEXTS, Everything, World, reply
 from tests.gateway.server import TestServer
 
@@ -66,10 +66,10 @@ def test_a_rerun_and_a_verification_use_what_was_kept(
     def changed(texts: object) -> Features:
         raise AssertionError("the statement has its figures")
 
-    monkeypatch.setattr("smartsql.work.features", changed)
+    monkeypatch.setattr("smartsql.calls.work.features", changed)
     world.asked(policy=Looking())
-    monkeypatch.setattr("smartsql.verify._policy", lambda strategy: Looking())
-    monkeypatch.setattr("smartsql.verify._certificate", lambda said: [])
+    monkeypatch.setattr("smartsql.reports.verify._policy", lambda strategy: Looking())
+    monkeypatch.setattr("smartsql.reports.verify._certificate", lambda said: [])
     checks = verify(report.to_dict(), Ledger(world.settings.store))
     assert [check for check in checks if not check.holds] == []
     first, again, verified = SEEN
@@ -82,7 +82,7 @@ def test_a_rerun_and_a_verification_use_what_was_kept(
 def test_nothing_is_computed_where_no_candidate_may_answer(
     world: World, monkeypatch: pytest.MonkeyPatch, delta: float, n: int
 ) -> None:
-    monkeypatch.setattr("smartsql.work.features", lambda texts: pytest.fail("not needed"))
+    monkeypatch.setattr("smartsql.calls.work.features", lambda texts: pytest.fail("not needed"))
     engine = world.engine(Looking())
     call = SmartCall("review", delta, 0.9, "tone")
     engine.answer(call, pa.array(TEXTS[:n]), np.ones(n, dtype=np.int64))

@@ -10,17 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from smartsql.asking.backends import build
 from smartsql.config import load
 from smartsql.demo import TASK_PROMPT
 from smartsql.engine import Engine
-from smartsql.gateway.build import build
 from smartsql.ledger import Ledger
-from smartsql.policies import Steps
-from smartsql.profile import Problem, Profile
+from smartsql.reports.verify import verify
 from smartsql.sql.protocol import Call as SmartCall
-from smartsql.types import Plan
-from smartsql.verify import verify
-from tests.evidence.worlds import Everything
+from tests.evidence.worlds import Everything, Keeping
 from tests.gateway.server import Answer, TestServer
 
 TEXTS = [
@@ -64,13 +61,6 @@ prompt = '''
 """
 
 
-class Keeping(Everything):
-    def steps(self, problem: Problem, profile: Profile) -> Steps:
-        self.profile = profile
-        plan: Plan = yield from super().steps(problem, profile)
-        return plan
-
-
 @pytest.fixture
 def server() -> Iterator[TestServer]:
     pytest.importorskip("xllamacpp")
@@ -109,8 +99,8 @@ def test_where_the_reference_has_no_price_evidence_costs_seconds_and_no_money(
     for name in ("big", "hinted", "pruned"):
         assert f"{name} is never used: it costs money" in notes
     assert not server.calls
-    monkeypatch.setattr("smartsql.verify._policy", lambda strategy: Everything())
-    monkeypatch.setattr("smartsql.verify._certificate", lambda said: [])
+    monkeypatch.setattr("smartsql.reports.verify._policy", lambda strategy: Everything())
+    monkeypatch.setattr("smartsql.reports.verify._certificate", lambda said: [])
     checks = verify(report.to_dict(), engine.store)
     assert [check for check in checks if not check.holds] == []
     engine.close()
@@ -139,8 +129,8 @@ def test_a_model_in_this_process_verifies_itself_and_gives_hints(
     assert all("kitchen" not in prompt.partition("\n")[0] for prompt in hard)
     assert all(prompt.startswith("Only these answers are possible: pos") for prompt in hard)
     asked = len(server.calls)
-    monkeypatch.setattr("smartsql.verify._policy", lambda strategy: Everything())
-    monkeypatch.setattr("smartsql.verify._certificate", lambda said: [])
+    monkeypatch.setattr("smartsql.reports.verify._policy", lambda strategy: Everything())
+    monkeypatch.setattr("smartsql.reports.verify._certificate", lambda said: [])
     checks = verify(report.to_dict(), engine.store)
     assert [check for check in checks if not check.holds] == []
     engine.answer(call, pa.array(TEXTS), ones)

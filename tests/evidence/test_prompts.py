@@ -7,11 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smartsql.gateway import Attempt
-from smartsql.materials import Hints, remaining
-from smartsql.recipes import Recipe, fill
-from smartsql.tasks import Task
-from smartsql.verification import (
+from smartsql.calls.materials import Hints, remaining
+from smartsql.calls.recipes import Recipe
+from smartsql.calls.verification import (
     EXAMPLES,
     LONGEST,
     Verdicts,
@@ -20,6 +18,9 @@ from smartsql.verification import (
     verdict,
     verification_prompt,
 )
+from smartsql.gateway import Attempt
+from smartsql.tasks import Task
+from smartsql.templates import fill
 
 TASK = Task("tone", "Is this good or bad?\n\n{input}\n\nOne word.", ("good", "bad", "mixed"))
 

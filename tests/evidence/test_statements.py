@@ -8,7 +8,7 @@ import pytest
 
 import smartsql
 from smartsql.ledger import Ledger
-from smartsql.verify import verify
+from smartsql.reports.verify import verify
 from tests.evidence.worlds import PRICES, cell_of, reply, truth
 from tests.gateway.server import Answer, Call, TestServer
 

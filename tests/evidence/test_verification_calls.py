@@ -2,45 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 
 from smartsql.errors import BudgetError
-from smartsql.policies import Steps
-from smartsql.profile import Problem, Profile
-from smartsql.types import Plan
-from tests.evidence.worlds import TEXTS, Everything, World, cell_of, draw, is_verification, reply
-from tests.gateway.server import Answer, Call, Fault, TestServer
-
-Made = Callable[..., World]
-
-
-@pytest.fixture
-def made(tmp_path: Path) -> Iterator[Made]:
-    """Worlds on one server; their engines are closed in the end."""
-    worlds: list[World] = []
-    with TestServer(reply=reply) as server:
-
-        def make(**settings: Any) -> World:
-            worlds.append(World(tmp_path, server, **settings))
-            return worlds[-1]
-
-        yield make
-        for world in worlds:
-            world.close()
-
-
-class Keeping(Everything):
-    """`Everything`, and the profile stays for the test to look at."""
-
-    def steps(self, problem: Problem, profile: Profile) -> Steps:
-        self.profile = profile
-        plan: Plan = yield from super().steps(problem, profile)
-        return plan
+from tests.evidence.worlds import (
+    TEXTS,
+    Keeping,
+    Made,
+    cell_of,
+    draw,
+    is_verification,
+    reply,
+)
+from tests.gateway.server import Answer, Call, Fault
 
 
 def test_one_call_gives_the_probability_that_an_answer_is_right(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from smartsql.asking.backends import build
 from smartsql.config import load
 from smartsql.engine import Answered, Engine
-from smartsql.gateway.build import build
 from smartsql.ledger import Ledger
 from smartsql.policies import Policy, Steps
 from smartsql.profile import Problem, Profile
-from smartsql.report import Report
+from smartsql.reports.report import Report
+from smartsql.reports.verify import verify
 from smartsql.sql.protocol import Call as SmartCall
 from smartsql.types import Ask, Plan
-from smartsql.verify import verify
 from tests.gateway.server import Answer, Call, TestServer
 
 LABELS = ("good", "bad", "mixed")
@@ -89,6 +90,9 @@ def reply(call: Call) -> Answer:
     return judged(LABELS[(LABELS.index(right) + 1) % 3] if wrong else right, 0.6 if wrong else 0.9)
 
 
+Reply = Callable[[Call], Answer]
+
+
 class Everything:
     """Asks candidates and verifiers about all rows, then the reference about a third."""
 
@@ -100,6 +104,15 @@ class Everything:
         yield [Ask(problem.reference.name, every[: every.size // 3])]
         last = len(problem.candidates)
         return Plan(np.full(every.size, last), bound=problem.requirement.delta)
+
+
+class Keeping(Everything):
+    """`Everything`, and the profile stays for the test to look at."""
+
+    def steps(self, problem: Problem, profile: Profile) -> Steps:
+        self.profile = profile
+        plan: Plan = yield from super().steps(problem, profile)
+        return plan
 
 
 class World:
@@ -163,8 +176,8 @@ class World:
         assert answers.answer.equals(before[0].answer)
 
     def check_verifies(self, report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("smartsql.verify._policy", lambda strategy: Everything())
-        monkeypatch.setattr("smartsql.verify._certificate", lambda said: [])
+        monkeypatch.setattr("smartsql.reports.verify._policy", lambda strategy: Everything())
+        monkeypatch.setattr("smartsql.reports.verify._certificate", lambda said: [])
         done = len(self.server.calls)
         checks = verify(report.to_dict(), Ledger(self.settings.store))
         assert [check for check in checks if not check.holds] == []
@@ -173,3 +186,7 @@ class World:
     def close(self) -> None:
         for engine in self.engines:
             engine.close()
+
+
+Made = Callable[..., World]
+"""What the fixture `made` gives: worlds on one server, by their settings."""

@@ -11,19 +11,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from smartsql.asking.learners import FROM, TRAINED
+from smartsql.asking.memory import mixed
 from smartsql.config import load
 from smartsql.engine import Answered, Engine
 from smartsql.gateway import Backend
-from smartsql.learners import FROM, TRAINED
 from smartsql.ledger import Ledger
-from smartsql.memory import mixed
 from smartsql.policies import Steps
 from smartsql.population import Population
 from smartsql.profile import Problem, Profile
-from smartsql.report import Report
+from smartsql.reports.report import Report
+from smartsql.reports.verify import verify
 from smartsql.sql.protocol import Call
 from smartsql.types import Ask, Candidate, Plan, Requirement
-from smartsql.verify import verify
 from tests.helpers import ScriptedBackend
 
 pytest.importorskip("sklearn")
@@ -113,8 +113,8 @@ class World:
         return answers, engine.history[-1]
 
     def failures(self, report: Report, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-        monkeypatch.setattr("smartsql.verify._policy", lambda strategy: Teaches())
-        monkeypatch.setattr("smartsql.verify._certificate", lambda said: [])
+        monkeypatch.setattr("smartsql.reports.verify._policy", lambda strategy: Teaches())
+        monkeypatch.setattr("smartsql.reports.verify._certificate", lambda said: [])
         checks = verify(report.to_dict(), Ledger(self.path))
         found = [f"{c.what}: {c.detail}" for c in checks if not c.holds]
         decided = {"certificate of the run", "who answers each row"}

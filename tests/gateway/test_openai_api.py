@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from email.utils import formatdate
 from queue import SimpleQueue
 from threading import Event
@@ -15,19 +14,6 @@ from tests.gateway.asking import PRICE, ask, backend_for, collect, requests_for
 from tests.gateway.server import Answer, Call, Fault, TestServer
 
 PROMPT = "Is this good?"
-
-
-@pytest.fixture
-def server() -> Iterator[TestServer]:
-    with TestServer(lambda model, prompt: f"echo {prompt}") as running:
-        yield running
-
-
-@pytest.fixture
-def backend(server: TestServer) -> Iterator[OpenAIBackend]:
-    made = backend_for(server.base_url)
-    yield made
-    made.close()
 
 
 def worst(backend: OpenAIBackend, prompt: str = PROMPT) -> float:

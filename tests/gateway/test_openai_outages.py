@@ -4,11 +4,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from queue import SimpleQueue
 from threading import Event
-
-import pytest
 
 from smartsql.gateway import Attempt, Attempts
 from smartsql.gateway.limits import Slots
@@ -18,19 +15,6 @@ from tests.gateway.asking import PRICE, ask, backend_for, collect, requests_for
 from tests.gateway.server import TestServer, mixture
 
 PROMPT = "Is this good?"
-
-
-@pytest.fixture
-def server() -> Iterator[TestServer]:
-    with TestServer(lambda model, prompt: f"echo {prompt}") as running:
-        yield running
-
-
-@pytest.fixture
-def backend(server: TestServer) -> Iterator[OpenAIBackend]:
-    made = backend_for(server.base_url)
-    yield made
-    made.close()
 
 
 def test_a_request_is_given_up_after_the_last_attempt(server: TestServer) -> None:

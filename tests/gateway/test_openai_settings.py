@@ -4,7 +4,6 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -15,12 +14,6 @@ from tests.gateway.asking import QUICK, ask, backend_for
 from tests.gateway.server import Fault, TestServer
 
 PROMPT = "Is this good?"
-
-
-@pytest.fixture
-def server() -> Iterator[TestServer]:
-    with TestServer(lambda model, prompt: f"echo {prompt}") as running:
-        yield running
 
 
 def test_identity_tells_apart_what_may_change_the_answer() -> None:

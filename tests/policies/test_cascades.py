@@ -30,7 +30,7 @@ from smartsql.policies.cascades.threshold import Threshold
 from smartsql.policies.cascades.thresholds import lowest, lowest_precise
 from smartsql.policies.cascades.tiers import tiers
 from smartsql.population import Population
-from smartsql.recorded import RecordedSource, Recording
+from smartsql.replay.recording import RecordedSource, Recording
 from smartsql.types import FAILED, Candidate, FloatArray, Requirement
 
 POLICIES: list[Policy] = [

@@ -13,7 +13,7 @@ from smartsql.policies.cascades.bargain import PREFIXES, Bargain, lay_out
 from smartsql.policies.cascades.mean_test import log_capital
 from smartsql.policies.cascades.tiers import Judged, tiers
 from smartsql.profile import Profile
-from smartsql.recorded import RecordedSource, Recording
+from smartsql.replay.recording import RecordedSource, Recording
 from smartsql.types import Ask, FloatArray, Requirement
 
 

@@ -21,7 +21,7 @@ from smartsql.policies.cascades.beliefs import (
 )
 from smartsql.policies.cascades.pomdp import AutoMixPOMDP
 from smartsql.policies.cascades.routers import BINS, Bins
-from smartsql.recorded import RecordedSource, Recording
+from smartsql.replay.recording import RecordedSource, Recording
 from smartsql.types import Requirement
 
 

@@ -13,7 +13,7 @@ from smartsql.policies.certified import Certified
 from smartsql.policies.routing.certificate import recheck_routing
 from smartsql.policies.routing.tuning import RoutingTuning
 from smartsql.profile import Problem, Profile
-from smartsql.recorded import RecordedSource, Recording
+from smartsql.replay.recording import RecordedSource, Recording
 from smartsql.types import FAILED, Ask, Candidate, FloatArray, Requirement
 
 LABELS = 4

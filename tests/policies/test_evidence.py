@@ -17,7 +17,7 @@ from smartsql.policies.routing.courses import (
 )
 from smartsql.policies.routing.evidence import evidence
 from smartsql.profile import Features, Problem, Profile
-from smartsql.recorded import Recording
+from smartsql.replay.recording import Recording
 from smartsql.types import FAILED, UNKNOWN, FloatArray, Requirement
 
 ROWS = 60

@@ -16,7 +16,7 @@ from smartsql.policies.routing.plan import lay_out, plan
 from smartsql.policies.routing.predictor import fit, prices, rates
 from smartsql.policies.routing.tuning import RoutingTuning
 from smartsql.profile import Problem, Profile
-from smartsql.recorded import RecordedSource, Recording
+from smartsql.replay.recording import RecordedSource, Recording
 from smartsql.types import FAILED, Ask, FloatArray, Requirement
 
 ALWAYS = Certified(RoutingTuning(exact=0.0, exact_unguided=0.0))

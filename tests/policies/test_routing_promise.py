@@ -9,7 +9,7 @@ from smartsql.executor import run
 from smartsql.policies.certified import Certified
 from smartsql.policies.routing.certificate import recheck_routing
 from smartsql.policies.routing.tuning import RoutingTuning
-from smartsql.recorded import RecordedSource, Recording
+from smartsql.replay.recording import RecordedSource, Recording
 from smartsql.types import Requirement
 
 ROWS, DELTA, GAMMA = 300, 0.1, 0.8

@@ -19,7 +19,7 @@ from smartsql.policies.smart_arithmetic import (
     success,
     thresholds,
 )
-from smartsql.recorded import RecordedSource, Recording
+from smartsql.replay.recording import RecordedSource, Recording
 from smartsql.types import FAILED, Requirement
 
 PROCEDURES: tuple[Procedure, ...] = ("profile-all", "profile-smart", "model-mix")

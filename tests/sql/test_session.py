@@ -118,6 +118,18 @@ def test_text_without_a_closing_quote_is_refused_by_duckdb(con: Connection) -> N
         con.preview(text)
 
 
+def ran(code: str) -> tuple[str, str]:
+    """What a program of its own, in which a warning is an error, writes to stdout and stderr."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    return done.stdout, done.stderr
+
+
 def test_arrow_comes_without_advice_for_our_own_code() -> None:
     code = (
         "from tests.sql.doubles import RecordingEngine\n"
@@ -127,14 +139,7 @@ def test_arrow_comes_without_advice_for_our_own_code() -> None:
         "    print(con.execute(\"SELECT smart_llm('x') AS a\").to_arrow_reader().read_all()\n"
         "        .num_rows)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=Path(__file__).parents[2],
-    )
-    assert (done.stdout, done.stderr) == ("1\n1\n", "")
+    assert ran(code) == ("1\n1\n", "")
 
 
 @pytest.mark.parametrize(
@@ -254,12 +259,4 @@ def test_an_open_session_is_closed_quietly_at_exit() -> None:
         "other = con.cursor()\n"
         "print(con.execute(\"SELECT smart_llm('x') WHERE smart_llm('x') > ''\").fetchall())\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=Path(__file__).parents[2],
-    )
-    assert done.stdout == f"[('{tone('x')}',)]\n"
-    assert done.stderr == ""
+    assert ran(code) == (f"[('{tone('x')}',)]\n", "")

@@ -6,7 +6,7 @@ from typing import Any
 
 from smartsql.policies.exact.audit import Settled, Test
 from smartsql.policies.exact.pilot import Choice
-from smartsql.policies.facts import promise_facts
+from smartsql.policies.facts import promise_discrepancies, promise_facts
 from smartsql.profile import Problem
 from smartsql.stats.calibrate import worst_case
 from smartsql.stats.design import Design, draw_up
@@ -98,12 +98,7 @@ def recheck_exact(facts: dict[str, Any]) -> list[str]:
 
 def _totals(facts: dict[str, Any]) -> list[str]:
     """Discrepancies of the promise itself."""
-    wrong = []
-    tolerated = int(facts["delta"] * facts["rows"] + 1e-9)
-    if facts["tolerated"] != tolerated:
-        wrong.append(f"{facts['tolerated']} rows tolerated, delta allows {tolerated}")
-    if abs(facts["alpha"] - (1 - facts["gamma"])) > 1e-12:
-        wrong.append(f"alpha is {facts['alpha']}, gamma {facts['gamma']}")
+    wrong = promise_discrepancies(facts)
     spent = sum(test["alpha"] for test in facts["tests"])
     if spent > facts["alpha"] * (1 + 1e-9):
         wrong.append(f"the tests spend {spent:.6g} of alpha {facts['alpha']:.6g}")

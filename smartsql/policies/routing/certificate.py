@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from smartsql.policies.facts import promise_facts
+from smartsql.policies.facts import promise_discrepancies, promise_facts
 from smartsql.policies.routing.loop import DRAWN, ESCALATED, OPEN, Audit
 from smartsql.profile import Problem
 from smartsql.stats.betting import Book, Draws, Urn
@@ -154,13 +154,9 @@ def _discrepancies(facts: dict[str, Any]) -> list[str]:
     """`recheck_routing` of a readable certificate."""
     if facts["version"] != VERSION:
         return [f"the certificate has version {facts['version']!r}; {VERSION} can be checked here"]
-    wrong = []
+    wrong = promise_discrepancies(facts)
     requirement = Requirement(facts["delta"], facts["gamma"])
     tolerated = requirement.tolerated(_count(facts["rows"]))
-    if facts["tolerated"] != tolerated:
-        wrong.append(f"{facts['tolerated']} rows tolerated, delta allows {tolerated}")
-    if not abs(facts["alpha"] - requirement.alpha) <= 1e-12:
-        wrong.append(f"alpha is {facts['alpha']}, gamma {facts['gamma']}")
     if _count(facts["prompts"]) > facts["rows"]:
         wrong.append(f"{facts['prompts']} prompts are more than {facts['rows']} rows")
     deployed = facts["deployed"]

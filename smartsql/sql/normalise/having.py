@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from sqlglot import exp
 
-from smartsql.sql.normalise.calls import needs_lift, own, own_calls, refuse
-from smartsql.sql.normalise.nest import Names, expand_aliases
-from smartsql.sql.normalise.where import conjunction, split
+from smartsql.sql.normalise.calls import own, own_calls, refuse
+from smartsql.sql.normalise.nest import Names
+from smartsql.sql.normalise.where import add_to_qualify, conjunction, movable
 
 
 def plan_having(select: exp.Select, names: Names) -> bool:
@@ -15,12 +15,8 @@ def plan_having(select: exp.Select, names: Names) -> bool:
     Raises:
         UnplannableCallError: the query has windows, which would see too many groups.
     """
-    having = select.args.get("having")
-    if having is None:
-        return False
-    having.set("this", expand_aliases(select, having.this, names))
-    cheap, smart = split(having.this)
-    if not smart or any(needs_lift(call, select) for c in smart for call in own_calls(c)):
+    cheap, smart = movable(select, "having", names)
+    if not smart:
         return False
     if any(isinstance(node, exp.Window) for node in own(select)):
         raise refuse(
@@ -32,7 +28,5 @@ def plan_having(select: exp.Select, names: Names) -> bool:
     names.changed = True
     rest = conjunction(cheap)
     select.set("having", None if rest is None else exp.Having(this=rest))
-    qualify = select.args.get("qualify")
-    conditions = [*smart, qualify.this] if qualify is not None else smart
-    select.set("qualify", exp.Qualify(this=conjunction(conditions)))
+    add_to_qualify(select, smart)
     return True

@@ -49,21 +49,34 @@ def set_where(select: exp.Select, conditions: list[exp.Expr]) -> None:
     select.set("where", None if joined is None else exp.Where(this=joined))
 
 
+def movable(select: exp.Select, clause: str, names: Names) -> tuple[list[exp.Expr], list[exp.Expr]]:
+    """Conditions of WHERE or HAVING without a call, and with one; none where none can move."""
+    found = select.args.get(clause)
+    if found is None:
+        return [], []
+    found.set("this", expand_aliases(select, found.this, names))
+    cheap, smart = split(found.this)
+    if any(needs_lift(call, select) for c in smart for call in own_calls(c)):
+        return [], []
+    return cheap, smart
+
+
+def add_to_qualify(select: exp.Select, conditions: list[exp.Expr]) -> None:
+    """Make these conditions part of QUALIFY, before what it holds."""
+    qualify = select.args.get("qualify")
+    held = [qualify.this] if qualify is not None else []
+    select.set("qualify", exp.Qualify(this=conjunction([*conditions, *held])))
+
+
 def plan_where(select: exp.Select, names: Names) -> bool:
     """Move conditions on calls out of WHERE; True if something moved."""
-    where = select.args.get("where")
-    if where is None:
-        return False
-    where.set("this", expand_aliases(select, where.this, names))
-    cheap, smart = split(where.this)
-    if not smart or any(needs_lift(call, select) for c in smart for call in own_calls(c)):
+    cheap, smart = movable(select, "where", names)
+    if not smart:
         return False
     names.changed = True
     if _is_simple(select):
         set_where(select, cheap)
-        qualify = select.args.get("qualify")
-        conditions = [*smart, qualify.this] if qualify is not None else smart
-        select.set("qualify", exp.Qualify(this=conjunction(conditions)))
+        add_to_qualify(select, smart)
         return True
     set_where(select, [])
     inside = {sql(call): call for condition in smart for call in own_calls(condition)}

@@ -1,0 +1,1 @@
+"""Policies over recorded answers: what each would have cost, and if it kept its promise."""
