@@ -1,0 +1,163 @@
+"""Every statement gives what a plain function would give, and asks what is needed, once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import pytest
+from duckdb.func import FunctionNullHandling
+
+from smartsql.errors import UnplannableCallError
+from smartsql.sql.session import Connection, connect
+from tests.sql.doubles import RecordingEngine, tone
+from tests.sql.positions import FIXTURES, Position, positions
+
+POSITIONS = positions()
+PENDING = set((FIXTURES / "pending.txt").read_text().split())
+"""Positions that do not work yet."""
+WAVE = 64
+"""More distinct inputs than the last of several waves asks for in these tables."""
+Result = tuple[list[tuple[str, str]], list[str]]
+
+
+class Plain:
+    """DuckDB alone with the double's function; what that was asked."""
+
+    def __init__(self, tables: str, *, casts: bool) -> None:
+        self.asked: set[str] = set()
+        self.con = duckdb.connect(config={"threads": 1})
+        name = "__tone" if casts else "smart_llm"
+        self.con.create_function(
+            name, self._say, ["VARCHAR"], "VARCHAR", null_handling=FunctionNullHandling.SPECIAL
+        )
+        if casts:
+            options = "delta := 0.1, gamma := 0.95, task := NULL, site := 0"
+            nothing = ", ".join(
+                f"NULL AS {column}"
+                for column in ("model", "source", "confidence", "cost_usd", "error")
+            )
+            self.con.execute(
+                f"CREATE MACRO smart_llm(prompt, {options}) AS __tone(prompt::VARCHAR)"
+            )
+            self.con.execute(
+                f"CREATE MACRO smart_llm(tbl, col, {options}) AS TABLE SELECT t.*, "
+                f"__tone(col::VARCHAR) AS answer, {nothing} FROM query_table(tbl) t"
+            )
+        self.con.execute(tables)
+
+    def _say(self, prompt: str | None) -> str | None:
+        if prompt is None:
+            return None
+        self.asked.add(prompt)
+        return tone(prompt)
+
+
+@pytest.fixture(scope="module")
+def plains() -> Iterator[dict[tuple[str, bool], Plain]]:
+    made: dict[tuple[str, bool], Plain] = {}
+    yield made
+    for plain in made.values():
+        plain.con.close()
+
+
+@pytest.fixture(scope="module")
+def sessions() -> Iterator[dict[str, tuple[RecordingEngine, Connection]]]:
+    made: dict[str, tuple[RecordingEngine, Connection]] = {}
+    yield made
+    for _, session in made.values():
+        session.close()
+
+
+def ran(
+    con: Connection | duckdb.DuckDBPyConnection, text: str, parameters: object = None
+) -> Result:
+    """Columns with their types, and the rows as texts."""
+    result = con.execute(text) if parameters is None else con.execute(text, parameters)  # type: ignore[arg-type]
+    columns = [(str(column[0]), str(column[1])) for column in result.description or []]
+    return columns, [repr(row) for row in result.fetchall()] if columns else []
+
+
+def marked(position: Position) -> object:
+    """A parameter of the test; what does not work yet must fail, or leave the list."""
+    marks = [pytest.mark.xfail(strict=True)] if position.name in PENDING else []
+    return pytest.param(position, marks=marks, id=position.name)
+
+
+@pytest.mark.parametrize("position", [marked(position) for position in POSITIONS])
+def test_a_call_anywhere_gives_what_a_plain_function_gives(
+    position: Position,
+    tmp_path: Path,
+    plains: dict[tuple[str, bool], Plain],
+    sessions: dict[str, tuple[RecordingEngine, Connection]],
+) -> None:
+    key = (position.tables, position.casts)
+    if position.changes:
+        plain, engine = Plain(*key[:1], casts=key[1]), RecordingEngine()
+        session = connect(engine=engine)
+        session.execute(position.tables)
+    else:
+        plain = plains.setdefault(key, None) or Plain(*key[:1], casts=key[1])  # type: ignore[arg-type]
+        plains[key] = plain
+        if position.tables not in sessions:
+            made = RecordingEngine()
+            sessions[position.tables] = made, connect(engine=made)
+            sessions[position.tables][1].execute(position.tables)
+        engine, session = sessions[position.tables]
+    try:
+        compare(position, str(tmp_path), plain, engine, session)
+    finally:
+        if position.changes:
+            plain.con.close()
+            session.close()
+
+
+def compare(
+    position: Position, folder: str, plain: Plain, engine: RecordingEngine, session: Connection
+) -> None:
+    """The statement on both sides."""
+
+    def placed(text: str) -> str:
+        return text.replace("{dir}", folder)
+
+    notes = position.notes
+    for con in (plain.con, session):
+        if "setup" in notes:
+            con.execute(placed(notes["setup"]))
+    engine.asked.clear()
+    plain.asked.clear()
+    if "refused" in notes:
+        with pytest.raises(UnplannableCallError):
+            ran(session, placed(position.text), position.parameters)
+        assert engine.asked == []
+        return
+    needed = (
+        {row[0] for row in plain.con.execute(notes["asks"]).fetchall()} if "asks" in notes else None
+    )
+    plain.asked.clear()
+    columns, rows = ran(plain.con, placed(position.plain), position.parameters)
+    asked_by_plain = set(plain.asked)
+    ours, our_rows = ran(session, placed(position.text), position.parameters)
+    asked = {prompt for _, weights in engine.asked for prompt in weights}
+    if "any rows" not in notes:
+        assert ours == columns
+        assert Counter(our_rows) == Counter(rows)
+        assert "ordered" not in notes or our_rows == rows
+    if "after" in notes:
+        after = placed(notes["after"])
+        assert Counter(ran(session, after)[1]) == Counter(ran(plain.con, after)[1])
+    if "wave" in notes:
+        assert needed is not None
+        assert len(asked) <= len(needed) + WAVE
+    elif needed is not None:
+        assert asked == {str(prompt) for prompt in needed}
+    else:
+        assert asked <= asked_by_plain
+
+
+def test_the_corpus_is_as_large_as_it_says() -> None:
+    assert len(POSITIONS) >= 500
+    assert len({position.name for position in POSITIONS}) == len(POSITIONS)
+    assert {f"tpch-{n:02}" for n in range(1, 23)} <= {position.name for position in POSITIONS}
