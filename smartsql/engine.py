@@ -11,23 +11,26 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from threading import Event, Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pyarrow as pa
 
 from smartsql.asking.again import Agreement, ask_again
-from smartsql.asking.budget import Budget
+from smartsql.asking.budget import Budget, Cap, DailyBudget
 from smartsql.asking.exchange import Exchange, Progress
 from smartsql.asking.memory import Memory, mixed
 from smartsql.calls.work import Work, prepare
+from smartsql.defined_tasks import DefinedTasks
 from smartsql.errors import BudgetError
 from smartsql.executor import Outcome, run
 from smartsql.gateway import Backend
 from smartsql.ledger import Ledger, Statement
 from smartsql.profile import Profile
 from smartsql.reports.accounts import Answered, columns, made_report
+from smartsql.reports.jointly import Told, joined
 from smartsql.reports.report import INCOMPLETE, Report
+from smartsql.tasks import Task
 from smartsql.types import Ask, IntArray, Plan, Requirement
 
 if TYPE_CHECKING:
@@ -102,12 +105,17 @@ class Engine:
         self.settings = settings
         self.backends = dict(backends)
         self.store = store
+        self.tasks_by_name = DefinedTasks(settings, store)
         self.history: list[Report] = []
         self.progress = progress
         self._policy = policy
         self._lock = Lock()
         self._running: dict[Event, int | None] = {}
         self._budgets: OrderedDict[int | None, Budget] = OrderedDict()
+        self._told: OrderedDict[int, list[Told]] = OrderedDict()
+        self._session = Budget(settings.session_budget_usd, "session")
+        daily = settings.daily_budget_usd
+        self._daily = None if daily is None else DailyBudget(store, daily)
 
     def answer(self, call: Call, prompts: pa.Array, weights: IntArray) -> Answered:
         """Answer the distinct prompts of a call.
@@ -130,7 +138,7 @@ class Engine:
     def prepare(self, call: Call, prompts: pa.Array, weights: IntArray) -> Work:
         """Everything about a call that is known before anything is asked."""
         requirement = Requirement(call.delta, call.gamma)
-        task = self.settings.task(call.task)
+        task = _task(call, self.tasks_by_name)
         return prepare(requirement, task, prompts, weights, self.settings.models, self.backends)
 
     def preview(self, call: Call, prompts: pa.Array, weights: IntArray) -> Preview:
@@ -140,13 +148,17 @@ class Engine:
         work = self.prepare(call, prompts, weights)
         again = self.settings.self_agreement
         return preview(
-            f"smart_llm({call.text})",
+            call.title,
             work.with_repeats() if again else work,
             self.backends,
             self.store,
             key=self._key(work),
-            at_once=self.settings.max_in_flight if self.settings.reference.kind == "openai" else 1,
+            at_once={
+                model.name: self.settings.max_in_flight if model.kind == "openai" else 1
+                for model in self.settings.models
+            },
             again=again,
+            at_most=call.at_most,
         )
 
     def cancel(self, connection: int | None = None) -> None:
@@ -183,6 +195,18 @@ class Engine:
 
         return attempts(self.store)
 
+    def tasks(self) -> pa.Table:
+        """All tasks, those of the configuration and those defined with SQL."""
+        return self.tasks_by_name.table()
+
+    def define_task(self, task: Task, *, replace: bool) -> int:
+        """Keep a task that SQL defines; its version. Errors: see `DefinedTasks.define`."""
+        return self.tasks_by_name.define(task, replace=replace)
+
+    def drop_task(self, name: str, *, missing_ok: bool) -> bool:
+        """Drop a task that SQL defined. Errors: see `DefinedTasks.drop`."""
+        return self.tasks_by_name.drop(name, missing_ok=missing_ok)
+
     def close(self) -> None:
         """Release models and the ledger."""
         for backend in self.backends.values():
@@ -210,6 +234,11 @@ class Engine:
             while len(self._budgets) >= REMEMBERED_STATEMENTS:
                 self._budgets.popitem(last=False)
             return self._budgets.setdefault(call.statement, Budget(self.settings.budget_usd))
+
+    def _caps(self, call: Call) -> list[Cap]:
+        """All limits of money that a call is under."""
+        caps: list[Cap] = [self._budget(call), self._session]
+        return caps if self._daily is None else [*caps, self._daily]
 
     def _run(
         self, call: Call, work: Work, cancelled: Event, started_at: datetime, clock: float
@@ -240,11 +269,11 @@ class Engine:
                 raise
             outcome, strategy = _what_is_known(source.profile, str(error)), INCOMPLETE
         finally:
-            exchange.close()
+            self._leave(exchange)
         elapsed = time.perf_counter() - clock
         if work.unit == "s":
             work = replace(work, notes=(*work.notes, *_getting_ready(ready, exchange)))
-        report = made_report(f"smart_llm({call.text})", work, outcome, exchange, agreement)
+        report = made_report(call.title, work, outcome, exchange, agreement)
         report = replace(
             report,
             seed=statement.seed,
@@ -256,10 +285,29 @@ class Engine:
             strategy=strategy,
             store=self.store.path,
         )
+        report = self._joined(call, report)
         self.store.end_run(run_id, report.to_json())
         self.history.append(report)
         memory.keep(exchange.learners.learned(outcome.profile))
         return columns(work, outcome, exchange)
+
+    def _leave(self, exchange: Exchange) -> None:
+        """Release what was held for one run."""
+        exchange.close()
+        if self._daily is not None:
+            self._daily.give_back()
+
+    def _joined(self, call: Call, report: Report) -> Report:
+        """The report with what holds of all promises of its statement so far."""
+        if call.statement is None:
+            return joined(call, report, ())
+        with self._lock:
+            while len(self._told) >= REMEMBERED_STATEMENTS:
+                self._told.popitem(last=False)
+            told = self._told.setdefault(call.statement, [])
+            report = joined(call, report, told)
+            told.append((call, report))
+        return report
 
     def _exchange(self, call: Call, work: Work, cancelled: Event, run_id: int) -> Exchange:
         """Where the answers of one run come from."""
@@ -274,7 +322,8 @@ class Engine:
             recipes={recipe.name: recipe for recipe in work.recipes},
             in_seconds=work.unit == "s",
             on_error=self.settings.on_error,
-            budget=self._budget(call),
+            caps=self._caps(call),
+            lease=None if self._daily is None else self._daily.lease,
             progress=self.progress,
             cancelled=cancelled,
         )
@@ -314,6 +363,15 @@ class _Timed:
             self._exchange.fulfil(asks, profile)
         finally:
             self.seconds += time.perf_counter() - start
+
+
+def _task(call: Call, tasks: DefinedTasks) -> Task:
+    """The task of a call: its own where its answers have a type, else one of the configuration."""
+    if call.kind == "llm":
+        return tasks.task(call.task)
+    from smartsql.calls.typed import TypedKind, task_of
+
+    return task_of(cast("TypedKind", call.kind), call.options)
 
 
 def _getting_ready(before: Mapping[str, float], exchange: Exchange) -> list[str]:

@@ -43,15 +43,28 @@ class QueryError(SmartSQLError):
 
 
 class UnplannableCallError(QueryError):
-    """A smart call whose rows cannot be listed before the query runs."""
+    """A smart call that cannot be planned where it stands.
 
-    def __init__(self, call: str, clause: str, rewrite: str | None = None) -> None:
-        super().__init__(
-            f"cannot plan {call} inside {clause}: its rows are not known before execution. "
-            + (rewrite or f"Compute it in a subquery and use its alias in {clause}.")
-        )
+    Attributes:
+        call: its text.
+        clause: where it stands.
+        reason: why it cannot be planned there.
+        rewrite: what to write instead.
+    """
+
+    def __init__(
+        self,
+        call: str,
+        clause: str,
+        rewrite: str | None = None,
+        reason: str = "its rows are not known before execution",
+    ) -> None:
+        rewrite = rewrite or f"Compute it in a subquery and use its alias in {clause}."
+        super().__init__(f"cannot plan {call} inside {clause}: {reason}. {rewrite}")
         self.call = call
         self.clause = clause
+        self.reason = reason
+        self.rewrite = rewrite
 
 
 class IncompleteSetError(QueryError):
@@ -59,21 +72,55 @@ class IncompleteSetError(QueryError):
 
 
 class BudgetError(SmartSQLError):
-    """The money for this statement is used up; all that was paid for is kept."""
+    """The money for a statement, a session or a day is used up; all that was paid for is kept.
+
+    Attributes:
+        cap: "statement", "session" or "day".
+        budget_usd: that limit.
+        spent_usd: what counts against it.
+        missing: calls that were not made.
+    """
 
     def __init__(
-        self, budget_usd: float, spent_usd: float, missing: int, next_usd: float = 0.0
+        self,
+        budget_usd: float,
+        spent_usd: float,
+        missing: int,
+        next_usd: float = 0.0,
+        *,
+        cap: str = "statement",
+        held_usd: float = 0.0,
+        day: str = "",
     ) -> None:
+        name, spent, wayout = _CAPS[cap]
+        held = f" and ${held_usd:.6g} set aside by other processes" if held_usd > 0 else ""
         super().__init__(
-            f"budget of ${budget_usd:.6g} reached: ${spent_usd:.6g} spent, {missing} "
-            f"{'call' if missing == 1 else 'calls'} left "
+            f"{name} of ${budget_usd:.6g} reached: ${spent_usd:.6g} {spent}{day and ' ' + day}"
+            f"{day and ' (UTC)'}{held}, {missing} {'call' if missing == 1 else 'calls'} left "
             f"unasked, the next of which may cost up to ${next_usd:.3g} (less if its parameters "
             f"limit max_completion_tokens). Every paid answer is kept; run the statement again "
-            f"with a larger budget (--budget or budget_usd) and it goes on from here."
+            f"{wayout} and it goes on from here."
         )
+        self.cap = cap
         self.budget_usd = budget_usd
         self.spent_usd = spent_usd
         self.missing = missing
+
+
+_CAPS = {
+    "statement": ("budget", "spent", "with a larger budget (--budget or budget_usd)"),
+    "session": (
+        "session budget",
+        "spent in this session",
+        "with a larger session_budget_usd, or in a new session,",
+    ),
+    "day": (
+        "daily budget",
+        "spent by all processes with this store on",
+        "on another day, or with a larger daily_budget_usd,",
+    ),
+}
+"""For each cap its name, what was spent of it, and the way out."""
 
 
 class CancelledError(SmartSQLError):

@@ -16,10 +16,16 @@ from smartsql.templates import repeat_name, step_name, verifier_name
 if TYPE_CHECKING:
     from smartsql.config import Model, Settings
 
-_TYPES = {"str": pa.string(), "str | None": pa.string(), "int": pa.int64(), "float": pa.float64()}
+_TYPES = {
+    "str": pa.string(),
+    "str | None": pa.string(),
+    "int": pa.int64(),
+    "float": pa.float64(),
+    "float | None": pa.float64(),
+}
 
 REPORTS = pa.schema([(f.name, _TYPES.get(str(f.type), pa.string())) for f in fields(Report)])
-"""Nested fields (models, certificate, notes, task_definition, self_agreement) are JSON text."""
+"""Nested fields (models, certificate, notes, task_definition, self_agreement, groups) are JSON."""
 
 MODELS = pa.schema(
     [

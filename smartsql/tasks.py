@@ -8,16 +8,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
 
+from smartsql.answers.schemas import ANSWER
+from smartsql.answers.structures import parsed
+from smartsql.answers.values import Unreadable, read, unfenced
 from smartsql.errors import ConfigError
+from smartsql.gateway import SHOWN
+from smartsql.templates import PLACEHOLDER
 
 Equality = Literal["auto", "exact", "text", "number", "json"]
+Kind = Literal["llm", "filter", "classify", "extract"]
 
-PLACEHOLDER = "{input}"
+TRUTH = ("true", "false")
+"""The labels of a question."""
+_TRUTH_WORDS = {"yes": "true", "no": "false"}
 _PUNCTUATION = " \t\r\n.,;:!?\"'`*_()[]<>“”‘’«»"
 _NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][+-]?\d{1,4})?", re.ASCII)
 
@@ -51,6 +59,10 @@ class Task:
         labels: allowed answers; empty for open answers.
         equal: when two open answers agree.
         steps: questions that come before it for models that use them.
+        kind: of the call, by the name of its function; "llm" for answers that are texts.
+        options: constants of a call whose answers have a type, as `calls.typed` writes them.
+        around: what stands before and after the cell where the prompt is no template: texts that
+            a caller wrote, in which nothing is a placeholder. `template` then only identifies.
 
     Raises:
         ConfigError: a template without `{input}`, or labels that cannot be told apart.
@@ -61,6 +73,9 @@ class Task:
     labels: tuple[str, ...] = ()
     equal: Equality = "auto"
     steps: tuple[Step, ...] = ()
+    kind: Kind = "llm"
+    options: str = ""
+    around: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
         if self.template is not None and PLACEHOLDER not in self.template:
@@ -68,8 +83,8 @@ class Task:
                 f"the prompt of task {self.name!r} has no {PLACEHOLDER}: write {PLACEHOLDER} where "
                 f"the cell's text belongs."
             )
-        folded = [_fold(label) for label in self.labels]
-        if len(set(folded)) != len(folded) or "" in folded:
+        keys = [folded(label) for label in self.labels]
+        if len(set(keys)) != len(keys) or "" in keys:
             raise ConfigError(
                 f"the labels of task {self.name!r} must differ by more than case and outer "
                 f"punctuation, and none may be empty: {list(self.labels)}"
@@ -77,20 +92,55 @@ class Task:
 
     def render(self, text: str) -> str:
         """The prompt for a cell. The cell is data: it is put in, never formatted."""
-        if self.template is None:
-            return text
-        return text.join(self.template.split(PLACEHOLDER))
+        return text if self.template is None else text.join(self._parts(self.template))
 
     def rendered(self, texts: Sequence[str]) -> Sequence[str]:
         """The prompts for cells."""
         if self.template is None:
             return texts
-        parts = self.template.split(PLACEHOLDER)
+        parts = self._parts(self.template)
         return [text.join(parts) for text in texts]
+
+    def _parts(self, template: str) -> Sequence[str]:
+        """The texts between which the cell stands."""
+        return template.split(PLACEHOLDER) if self.around is None else self.around
 
     def reader(self) -> Callable[[str], Reading | None]:
         """A function that reads raw answers; None for what is no usable answer."""
-        return _label_reader(self.labels) if self.labels else _open_reader(self.equal)
+        if self.kind == "extract":
+            return self._structure_reader()
+        if not self.labels:
+            return _open_reader(self.equal)
+        if self.kind == "llm":
+            return _label_reader(self.labels)
+        read_label = _label_reader(self.labels, _TRUTH_WORDS if self.kind == "filter" else {})
+        return lambda raw: read_label(_word(raw))
+
+    def _structure_reader(self) -> Callable[[str], Reading | None]:
+        shape = parsed(json.loads(self.options)["structure"])
+
+        def reading(raw: str) -> Reading | None:
+            try:
+                value = read(raw, shape, _text_or_nothing)
+            except Unreadable:
+                return None
+            shown = json.dumps(value.shown, ensure_ascii=False)
+            return Reading(json.dumps(value.key, ensure_ascii=False), shown)
+
+        return reading
+
+    def complaint(self, raw: str) -> str:
+        """What is wrong with a raw answer that has no usable value, as a phrase with its start."""
+        shown = f"it answered {raw[:SHOWN]!r}" + ("..." if len(raw) > SHOWN else "")
+        if self.labels:
+            return f"{shown}, which is none of the labels {list(self.labels)}"
+        if self.kind != "extract":
+            return f"its answer {raw[:SHOWN]!r} is no usable value"
+        try:
+            read(raw, parsed(json.loads(self.options)["structure"]), _text_or_nothing)
+        except Unreadable as error:
+            return f"{shown}, which is not of the structure: {error}"
+        return f"{shown}, which is not usable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,28 +156,49 @@ class Reading:
     text: str
 
 
-def _fold(text: str) -> str:
+def folded(text: str) -> str:
     """Case, white space and outer punctuation taken away."""
     return " ".join(text.casefold().split()).strip(_PUNCTUATION)
 
 
-def _label_reader(labels: tuple[str, ...]) -> Callable[[str], Reading | None]:
-    readings = {_fold(label): Reading(label, label) for label in labels}
+def _label_reader(
+    labels: tuple[str, ...], other_words: Mapping[str, str] | None = None
+) -> Callable[[str], Reading | None]:
+    """Reads labels, and other words that stand for some of them."""
+    readings = {folded(label): Reading(label, label) for label in labels}
+    for word, label in (other_words or {}).items():
+        if label in labels:
+            readings.setdefault(word, Reading(label, label))
     by_length = sorted(readings, key=len, reverse=True)
     opening = re.compile(rf"({'|'.join(map(re.escape, by_length))})(?!\w)")
     anywhere = re.compile(rf"(?<!\w)({'|'.join(map(re.escape, by_length))})(?!\w)")
 
     def read(raw: str) -> Reading | None:
-        folded = _fold(raw)
-        if folded in readings:
-            return readings[folded]
+        whole = folded(raw)
+        if whole in readings:
+            return readings[whole]
         # "Positive. The acting is superb": opens with one label and names no other one
-        start = opening.match(folded)
-        if start and set(anywhere.findall(folded)) == {start.group(1)}:
-            return readings[start.group(1)]
+        start = opening.match(whole)
+        if start and {readings[word] for word in anywhere.findall(whole)} == {readings[start[1]]}:
+            return readings[start[1]]
         return None
 
     return read
+
+
+def _word(raw: str) -> str:
+    """The word in an answer that a model gave as an object; other answers as they are."""
+    text = unfenced(raw)
+    if text.startswith("{"):
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            return raw
+        if not isinstance(value, dict) or list(value) != [ANSWER]:
+            return raw
+        said = value[ANSWER]
+        text = json.dumps(said) if isinstance(said, (bool, int, float)) else said
+    return text if isinstance(text, str) else raw
 
 
 def _open_reader(equal: Equality) -> Callable[[str], Reading | None]:
@@ -183,6 +254,11 @@ def _whole_numbers(value: Any) -> Any:
     return value
 
 
+def _text_or_nothing(raw: str) -> str:
+    """What counts of a text that may be empty."""
+    return _text_key(raw) or ""
+
+
 def _text_key(raw: str) -> str | None:
     # an answer of punctuation alone is still an answer
-    return _fold(raw) or " ".join(raw.split()) or None
+    return folded(raw) or " ".join(raw.split()) or None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+PLACEHOLDER = "{input}"
+"""Where the cell goes."""
 PLACEHOLDERS = ("input", "prompt", "hints", "labels", "steps")
 """What a template may hold, apart from the names of steps."""
 

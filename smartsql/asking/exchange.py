@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from smartsql.asking.budget import Budget, Gate
+from smartsql.asking.budget import Cap, Gate
 from smartsql.asking.learners import Learners
 from smartsql.calls.book import NOT_ASKED, Book
 from smartsql.calls.cells import Cells
@@ -23,7 +23,6 @@ from smartsql.calls.prompting import Prompting
 from smartsql.calls.recipes import Recipe
 from smartsql.errors import (
     AnswerFormatError,
-    BudgetError,
     CancelledError,
     GatewayError,
     RateLimitError,
@@ -78,6 +77,8 @@ class Exchange:
         recipes: how calls are made, by name.
         reference: name of the reference model.
         in_seconds: costs are measured seconds instead of dollars.
+        caps: limits of money, all of which must cover a call before it is made.
+        lease: under which a cap has set money aside in the ledger, if one has.
         on_error: "error" stops at the first row that the reference fails for good.
         progress: called with (model, done, total of this step, USD so far).
         cancelled: set from outside to end the statement.
@@ -95,7 +96,8 @@ class Exchange:
         recipes: Mapping[str, Recipe],
         in_seconds: bool = False,
         on_error: Literal["error", "null"] = "error",
-        budget: Budget | None = None,
+        caps: Sequence[Cap] = (),
+        lease: str | None = None,
         progress: Progress | None = None,
         cancelled: Event | None = None,
     ) -> None:
@@ -104,7 +106,8 @@ class Exchange:
         self._run = run
         self._reference = reference
         self._on_error = on_error
-        self._gate = Gate(budget or Budget(None))
+        self._gate = Gate(caps)
+        self._lease = lease
         self._progress = progress
         self._cancelled = cancelled or Event()
         self._owner = new_owner()
@@ -297,8 +300,9 @@ class Exchange:
     def _receive(self, jobs: list[Job], profile: Profile, timeout_s: float) -> int:
         """Take what has arrived: to the ledger first, then to the profile."""
         ended = 0
-        for number, attempts in self._drain(timeout_s).items():
+        for number, arrived in self._drain(timeout_s).items():
             job = jobs[number]
+            attempts = self.book.judged(job.model, arrived)
             units = [a.index & _UNIT_MASK for a in attempts]
             self._keep(job, units, attempts)
             finals = sum([a.final for a in attempts])
@@ -327,7 +331,7 @@ class Exchange:
             if a.status not in NOT_ASKED or a.cost_usd
         ]
         if tried:
-            self._ledger.record(self._run, job.identity, tried)
+            self._ledger.record(self._run, job.identity, tried, self._lease)
         self.book.count(job.model, units, attempts)
 
     def _settle(
@@ -356,7 +360,7 @@ class Exchange:
 
     def _reference_failed(self, prompt: int, answer: Stored | Attempt) -> None:
         status = answer.status
-        message = self.book.errors.setdefault(prompt, self.book.why(status, answer.text))
+        message = self.book.errors.setdefault(prompt, self.book.why(answer))
         if self._on_error == "error" and self._failure is None:
             kind = {"rate_limited": RateLimitError, "ok": AnswerFormatError}.get(
                 status, AnswerFormatError if status in DELIVERED else GatewayError
@@ -373,12 +377,10 @@ class Exchange:
     def _stop(self, job: Job, attempt: Attempt) -> None:
         if self._failure is not None:
             return
-        budget = self._gate.budget
-        if attempt.status == "budget" and budget.refused_usd is not None:
+        refusal = self._gate.refusal
+        if attempt.status == "budget" and refusal is not None:
             left = job.outstanding + job.todo.size - job.position
-            self._failure = BudgetError(
-                budget.limit_usd or 0.0, budget.spent_usd, left, budget.refused_usd
-            )
+            self._failure = refusal.error(left)
         else:
             self._failure = CancelledError("the statement was interrupted.")
         self._gate.halt()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,6 +121,20 @@ class Book:
         self.tallies[model].failed += len(failed)
         return failed
 
+    def judged(self, model: str, attempts: list[Attempt]) -> list[Attempt]:
+        """Attempts as they are to be kept: an answer that is not of the call's type is none.
+
+        Answers in words are kept as they came, since another task may read them otherwise.
+        """
+        recipe = self.recipes[model]
+        if self.cells.task.kind == "llm" or not recipe.answers_rows or recipe.kind == "hard":
+            return attempts
+        codes, _ = self._readings.read([a.text if a.status == "ok" else None for a in attempts])
+        return [
+            replace(a, status="unusable") if a.status == "ok" and code == FAILED else a
+            for a, code in zip(attempts, codes.tolist(), strict=True)
+        ]
+
     def enter_not_asked(self, model: str, prompts: IntArray, profile: Profile) -> None:
         """Record prompts that were not asked since an answer that goes into them is missing."""
         codes = np.full(prompts.size, FAILED, dtype=np.int32)
@@ -165,16 +180,15 @@ class Book:
         self.was_cached[model][np.array(units, dtype=np.int64) % self.paid_usd.size] = True
         return [units[k] for k in failed]
 
-    def why(self, status: str, text: str | None) -> str:
+    def why(self, answer: Stored | Attempt) -> str:
         """Why an answer has no usable value, as a phrase."""
-        shown = repr((text or "")[:60])
-        if status == "ok" and self.cells.task.labels:
-            return (
-                f"it answered {shown}, which is none of the labels {list(self.cells.task.labels)}"
-            )
+        status = answer.status
+        if status in ("ok", "unusable"):
+            return self.cells.task.complaint(answer.text or "")
+        start = f"; {answer.error}" if isinstance(answer, Attempt) and answer.error else ""
         return {
-            "ok": f"its answer {shown} is no usable value",
             "empty": "its answer is empty",
-            "cut": "its answer was cut off at the length limit (raise max_completion_tokens)",
+            "cut": "its answer was cut off at the length limit (raise max_completion_tokens, or "
+            "max_tokens, among the model's parameters)",
             "refused": "it refused to answer",
-        }.get(status, status)
+        }.get(status, status) + start

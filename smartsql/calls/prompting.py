@@ -11,6 +11,7 @@ import pyarrow as pa
 from smartsql.calls.book import Book
 from smartsql.calls.materials import Material
 from smartsql.calls.recipes import Recipe
+from smartsql.calls.typed import form_of
 from smartsql.gateway import Request
 from smartsql.types import IntArray
 
@@ -57,15 +58,17 @@ class Prompting:
         prompts = np.array(units, dtype=np.int64) % max(self._n, 1)
         texts = self._cells.texts.take(pa.array(prompts)).to_pylist()
         if not recipe.is_derived:
-            rendered = task.rendered(texts)
+            rendered, form = task.rendered(texts), form_of(task, task.labels)
             pairs = zip(units, texts, rendered, strict=True)
-            return [(task.labels, [Request(offset | u, text, sent) for u, text, sent in pairs])]
+            made = [Request(offset | u, text, sent, form) for u, text, sent in pairs]
+            return [(task.labels, made)]
         groups: dict[tuple[str, ...], list[Request]] = {}
         for unit, text, material in zip(
             units, texts, self._book.materials(name, prompts), strict=True
         ):
             labels = self._labels(recipe, material)
-            request = Request(offset | unit, text, recipe.prompt(task, text, material))
+            form = form_of(task, labels) if recipe.answers_rows else None
+            request = Request(offset | unit, text, recipe.prompt(task, text, material), form)
             groups.setdefault(labels, []).append(request)
         return list(groups.items())
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 from smartsql.calls.cells import Cells
 from smartsql.calls.materials import example
 from smartsql.calls.recipes import Recipe, recipes_of
+from smartsql.calls.typed import form_of
 from smartsql.errors import ConfigError
 from smartsql.features import features
 from smartsql.gateway import Backend, Request
@@ -162,10 +163,21 @@ def identity_of(backend: Backend, kind: str, task: Task) -> str:
     Models that read the cell itself may answer differently where two templates render to the
     same prompt, so the template is part of theirs.
     """
-    identity = backend.identity(task.labels)
+    identity = typed_identity(backend.identity(task.labels), task)
     if kind in ("python", "learned") and task.template is not None:
         return f"{identity} in {digest(task.template).hex()}"
     return identity
+
+
+def typed_identity(of_backend: str, task: Task) -> str:
+    """The identity of a model that is asked for an answer with a type.
+
+    What the call says (question, labels, structure) may be enforced and not only asked for, so it
+    is part of it: another question never meets the answers to this one.
+    """
+    if task.kind == "llm":
+        return of_backend
+    return f"{of_backend} as {task.kind} {digest(task.options).hex()}"
 
 
 def _identities(
@@ -187,7 +199,10 @@ def _identities(
             return identity_of(backend, kinds[recipe.backend], task)
         labels = recipe.labels if recipe.role in ("verifier", "step") else task.labels
         earlier = [identity(by_name[name]) for name in recipe.after]
-        return recipe.identity(backend.identity(labels), task, earlier)
+        own = backend.identity(labels)
+        if recipe.answers_rows:
+            own = typed_identity(own, task)
+        return recipe.identity(own, task, earlier)
 
     found: dict[str, str] = {}
     for recipe in recipes:
@@ -235,7 +250,10 @@ def _expected_costs(
 def _expected_usd(cells: Cells, recipe: Recipe, backend: Backend) -> float:
     texts = cells.texts.slice(0, SAMPLE).to_pylist()
     material = example(recipe, cells.task)
-    requests = (Request(i, t, recipe.prompt(cells.task, t, material)) for i, t in enumerate(texts))
+    form = form_of(cells.task, cells.task.labels) if recipe.answers_rows else None
+    requests = (
+        Request(i, t, recipe.prompt(cells.task, t, material), form) for i, t in enumerate(texts)
+    )
     return recipe.samples * sum(map(backend.expected_cost_usd, requests)) / max(len(texts), 1)
 
 

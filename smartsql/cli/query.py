@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 import os
 import sys
-import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from smartsql.cli.output import FORMATS, keep_types, write_result
+from smartsql.cli.output import FORMATS, keep_types
 from smartsql.errors import QueryError
 from smartsql.reports.report import Report
 
 if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
-
-    from smartsql.sql.session import Connection
+    from smartsql.api import Connection
+    from smartsql.asking.exchange import Progress
 
 EPILOG = """Other commands: smartsql demo, smartsql replay, smartsql verify (each has --help).
 
@@ -47,6 +44,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 budget reached."""
 @click.option(
     "--dry-run", is_flag=True, help="Show what it would cost; ask no model, keep nothing."
 )
+@click.option("--yes", is_flag=True, help="Do not ask, whatever a statement may cost.")
 @click.option(
     "--report",
     metavar="FILE",
@@ -69,43 +67,64 @@ def query(
     budget: float | None,
     self_agreement: int | None,
     dry_run: bool,
+    yes: bool,
     report: str | None,
     read_only: bool,
     style: str,
 ) -> int:
-    """Run SQL with smart calls on a DuckDB database (in memory by default)."""
-    import duckdb
+    """Run SQL with smart calls on a DuckDB database (in memory by default).
 
-    import smartsql
+    Without SQL, and at a terminal, it is a shell.
+    """
+    from smartsql.cli.dry_run import DryRun
     from smartsql.cli.progress import progress_line
+    from smartsql.cli.shell import Shell
 
     assert style in FORMATS
     if report:
         _check_report(report)
     texts = _texts(commands, file)
+    if dry_run and not texts:
+        raise click.UsageError("--dry-run needs SQL: give it with -c or -f, or on standard input")
     written = True
     with progress_line() as progress:
-        try:
-            connection = smartsql.connect(
-                database,
-                config,
-                read_only=read_only,
-                progress=progress,
-                budget_usd=budget,
-                self_agreement=self_agreement,
-            )
-        except duckdb.Error as error:
-            raise QueryError(f"cannot open the database {database!r}: {one_line(error)}") from error
-        with connection:
+        settings = {"budget_usd": budget, "self_agreement": self_agreement}
+        with _opened(database, config, read_only, progress, settings) as connection:
             try:
                 if dry_run:
-                    _preview(connection, texts)
+                    DryRun(connection).run(texts)
+                elif texts:
+                    _run(connection, texts, style, yes=yes)
                 else:
-                    _run(connection, texts, style)
+                    Shell(connection, style, yes=yes).run()
             finally:
                 if report and connection.reports:
                     written = _keep_reports(report, connection.reports)
     return 0 if written else 1
+
+
+def _opened(
+    database: str,
+    config: str | None,
+    read_only: bool,
+    progress: Progress | None,
+    settings: dict[str, Any],
+) -> Connection:
+    """The database, with smart calls.
+
+    Raises:
+        QueryError: DuckDB cannot open it.
+    """
+    import duckdb
+
+    import smartsql
+
+    try:
+        return smartsql.connect(
+            database, config, read_only=read_only, progress=progress, **settings
+        )
+    except duckdb.Error as error:
+        raise QueryError(f"cannot open the database {database!r}: {one_line(error)}") from error
 
 
 def one_line(error: Exception) -> str:
@@ -125,7 +144,7 @@ def _check_report(path: str) -> None:
 
 
 def _texts(commands: tuple[str, ...], file: str | None) -> list[str]:
-    """The SQL to run: all -c, then the file, or standard input."""
+    """The SQL to run: all -c, then the file, or standard input; nothing for the shell."""
     texts = list(commands)
     try:
         if file == "-" or (file is None and not texts and not sys.stdin.isatty()):
@@ -134,106 +153,18 @@ def _texts(commands: tuple[str, ...], file: str | None) -> list[str]:
             texts.append(Path(file).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise click.UsageError(f"cannot read {file or 'standard input'!r}: {error}") from error
-    if not any(text.strip() for text in texts):
+    if texts and not any(text.strip() for text in texts):
         raise click.UsageError("give SQL with -c or -f, or on standard input")
     return texts
 
 
-def _statements(connection: Connection, text: str) -> list[duckdb.Statement]:
-    import duckdb
+def _run(connection: Connection, texts: list[str], style: str, *, yes: bool) -> None:
+    from smartsql.cli.statements import run_statement, statements
 
-    try:
-        return list(connection.extract_statements(text))
-    except duckdb.Error as error:
-        raise QueryError(str(error)) from error
-
-
-def _run(connection: Connection, texts: list[str], style: str) -> None:
     keep_types(connection)
     for text in texts:
-        for statement in _statements(connection, text):
-            done = len(connection.reports)
-            result = _execute(connection, statement)
-            if result is not None:
-                write_result(result.table, result.names, style)
-            for report in connection.reports[done:]:
-                click.echo(report.bill(), err=True)
-                for note in report.notes:
-                    click.echo(f"note: {note}", err=True)
-
-
-class _Result(NamedTuple):
-    """The rows of a statement, and its columns as it names them."""
-
-    table: pa.Table
-    names: list[str]
-
-
-def _execute(connection: Connection, statement: duckdb.Statement) -> _Result | None:
-    """Run a statement to its end; its result, None where it has no rows."""
-    import duckdb
-
-    from smartsql.cli.interrupt import interruptible
-
-    def work() -> _Result | None:
-        connection.execute(statement.query)
-        columns = [column[0] for column in connection.description or []]
-        changes_rows = duckdb.ExpectedResultType.CHANGED_ROWS in statement.expected_result_type
-        if duckdb.ExpectedResultType.QUERY_RESULT not in statement.expected_result_type or (
-            changes_rows and columns == ["Count"]
-        ):
-            return None
-        with warnings.catch_warnings():
-            # DuckDB advises relations, which run again whenever they are read
-            warnings.simplefilter("ignore", UserWarning)
-            return _Result(connection.to_arrow_table(), columns)
-
-    try:
-        return interruptible(work, connection.interrupt)
-    except duckdb.Error as error:
-        raise QueryError(str(error)) from error
-
-
-def _preview(connection: Connection, texts: list[str]) -> None:
-    """Preview every statement with a smart call; all others run and are undone."""
-    import duckdb
-
-    from smartsql.sql.normalise import mentions_smart_call
-
-    not_run: list[str] = []  # statements that would have changed something
-    connection.execute("BEGIN")
-    try:
-        for text in texts:
-            for statement in _statements(connection, text):
-                if mentions_smart_call(statement.query):
-                    for preview in connection.preview(statement.query):
-                        click.echo(str(preview))
-                    if statement.type != duckdb.StatementType.SELECT:
-                        not_run.append(statement.query.strip().rstrip(";"))
-                elif statement.type in (
-                    duckdb.StatementType.COPY,
-                    duckdb.StatementType.EXPORT,
-                    duckdb.StatementType.TRANSACTION,
-                ):
-                    click.echo(f"dry run, left out: {statement.query.strip()}", err=True)
-                else:
-                    connection.execute(statement.query)
-    except (duckdb.CatalogException, duckdb.BinderException) as error:
-        raise QueryError(one_line(error) + _not_created(not_run)) from error
-    except duckdb.Error as error:
-        raise QueryError(str(error)) from error
-    finally:
-        connection.rollback()
-
-
-def _not_created(not_run: list[str]) -> str:
-    """Why a statement of a dry run may miss what an earlier one makes."""
-    if not not_run:
-        return ""
-    return (
-        f" The dry run created nothing for the statements with smart calls before this one "
-        f"({'; '.join(not_run)}); preview the statements that need them after those have run."
-    )
+        for statement in statements(connection, text):
+            run_statement(connection, statement, style, yes=yes)
 
 
 def _keep_reports(path: str, reports: list[Report]) -> bool:

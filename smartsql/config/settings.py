@@ -121,6 +121,10 @@ def default_store() -> str:
 class Settings(BaseSettings):
     """All settings of a session. Arguments win over the environment, the environment over the file.
 
+    `budget_usd` caps a statement, `session_budget_usd` what one engine spends while it is open,
+    `daily_budget_usd` a day (UTC) over all processes that share the store. The command line asks
+    before a statement that is expected to cost more than `confirm_above_usd`.
+
     Raises:
         ConfigError: through `load`, for every value that cannot be used.
     """
@@ -135,6 +139,9 @@ class Settings(BaseSettings):
 
     store: str = Field(default_factory=default_store)
     budget_usd: float | None = Field(default=None, ge=0)
+    session_budget_usd: float | None = Field(default=None, ge=0)
+    daily_budget_usd: float | None = Field(default=None, ge=0)
+    confirm_above_usd: float | None = Field(default=None, ge=0)
     on_budget: Literal["error", "null"] = "error"
     on_error: Literal["error", "null"] = "error"
     max_in_flight: int = Field(default=256, ge=1)

@@ -7,17 +7,44 @@ groups as they arrive, and a slow model does not hold up a fast one.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Event
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from smartsql.gateway.classifier import Classifier
 
-DELIVERED = frozenset({"ok", "empty", "cut", "refused"})
+SHOWN = 60
+"""Characters of an answer that are shown where it is of no use."""
+DELIVERED = frozenset({"ok", "empty", "cut", "refused", "unusable"})
 """Statuses of attempts that the model finished and may bill."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The shape of an answer, for models that can be held to one.
+
+    Attributes:
+        name: what an endpoint may call it.
+        schema: JSON schema with an object at its root, as JSON.
+        is_open: the answer is the object itself; else one word, which stands under the key
+            `answers.schemas.ANSWER` where a model is held to the schema.
+        bytes: of the schema, which endpoints count as part of the prompt.
+    """
+
+    name: str
+    schema: str
+    is_open: bool
+    bytes: int
+
+    @staticmethod
+    def of(name: str, schema: Mapping[str, Any], *, is_open: bool) -> Form:
+        """The form of a schema."""
+        text = json.dumps(schema, ensure_ascii=False)
+        return Form(name, text, is_open, len(text.encode("utf-8", "surrogatepass")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +55,13 @@ class Request:
         index: the caller's number for it; attempts carry it back.
         input: the cell's own text (for callables and learned models).
         prompt: the rendered prompt (for language models).
+        form: the shape the answer must have, None for any.
     """
 
     index: int
     input: str
     prompt: str
+    form: Form | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +70,18 @@ class Attempt:
 
     Attributes:
         final: no further attempt follows for this request.
-        status: "ok", or "empty", "cut" (length limit), "refused": delivered without an answer;
+        status: "ok", or "empty", "cut" (length limit), "refused", "unusable" (not of the type that
+            the call asks for; found by its reader): delivered without an answer;
             "rejected" (4xx), "rate_limited", "server_error", "connection", "timeout",
             "malformed" (not an API answer), "budget", "cancelled".
-        text: the model's text when status is "ok".
+        text: the model's text when status is "ok" or "unusable".
         confidence: in [0, 1], where the model gives one.
         cost_usd: by its usage; for attempts without usage the most it may have cost if it may
             have been billed ("timeout", "connection" after sending), else 0.
         seconds: wall time (network models) or the share of computing time (local models).
         served_by: model id that the server returned.
-        error: what went wrong, without the prompt and without secrets.
+        error: what went wrong, without the prompt and without secrets; how an answer began that
+            was cut off or refused.
         retryable: asking again later may help.
         scores: probability of each label of the task, where the model gives them; sum 1.
     """
@@ -68,6 +99,14 @@ class Attempt:
     error: str | None = None
     retryable: bool = False
     scores: Mapping[str, float] | None = None
+
+
+def beginning(written: str | None) -> str | None:
+    """How an answer began that is none, as a phrase; None where nothing was written."""
+    text = " ".join((written or "").split())
+    if not text:
+        return None
+    return f"it began {text[:SHOWN]!r}" + ("..." if len(text) > SHOWN else "")
 
 
 Attempts = SimpleQueue[list[Attempt]]

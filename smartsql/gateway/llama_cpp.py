@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from smartsql.errors import ConfigError, GatewayError, MissingExtraError
-from smartsql.gateway import Allowance, Attempt, Request
+from smartsql.gateway import Allowance, Attempt, Request, beginning
 from smartsql.gateway.label_scoring import Node, choice, label_masses, shares, token_tree
 from smartsql.gateway.llama_runtime import (
     CompletionError,
@@ -212,7 +212,12 @@ class LlamaCppBackend(LocalBackend):
         try:
             if tree is None:
                 mine = self._parameters
-                status, text = model.completed(request.prompt, usage, mine.max_tokens, mine.stop)
+                schema = json.loads(request.form.schema) if request.form else None
+                status, text = model.completed(
+                    request.prompt, usage, mine.max_tokens, mine.stop, schema
+                )
+                if status != "ok":
+                    text, error = None, beginning(text)
             else:
                 masses = label_masses(
                     tree, lambda said: model.next_tokens(request.prompt + said, usage)

@@ -15,7 +15,7 @@ import secrets
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -66,16 +66,24 @@ class Completions:
         return self._distribution(text, usage, self._n_probs)
 
     def completed(
-        self, prompt: str, usage: Usage, max_tokens: int, stop: tuple[str, ...]
+        self,
+        prompt: str,
+        usage: Usage,
+        max_tokens: int,
+        stop: tuple[str, ...],
+        schema: Mapping[str, Any] | None = None,
     ) -> tuple[str, str | None]:
-        """Status and text of a greedy completion; white space around it is not kept."""
-        choice = self._complete(
-            {"prompt": prompt, "n_predict": max_tokens, "stop": list(stop), "temperature": 0},
-            usage,
-        )
+        """Status and text of a greedy completion; white space around it is not kept.
+
+        Args:
+            schema: the JSON schema that the text has to follow.
+        """
+        body = {"prompt": prompt, "n_predict": max_tokens, "temperature": 0}
+        shape = {"stop": list(stop)} if schema is None else {"json_schema": schema}
+        choice = self._complete({**body, **shape}, usage)
         text = str(choice["text"]).strip()
         if choice.get("finish_reason") == "length":
-            return "cut", None
+            return "cut", text or None
         return ("ok", text) if text else ("empty", None)
 
     def spelt(self, label: str) -> list[list[str]]:

@@ -61,6 +61,10 @@ class PythonBackend(LocalBackend):
         """The price of the input and of an answer of one word."""
         return 0.0 if self._price.is_free else self._price.cost_usd(tokens(request.input), 1)
 
+    def expected_tokens(self, request: Request) -> tuple[int, int]:
+        """Tokens of the input, and of an answer of one word."""
+        return tokens(request.input), 1
+
     def _answerer(self, labels: tuple[str, ...], allowance: Allowance | None) -> Answer:
         if self._price.is_free:
             return self._ask

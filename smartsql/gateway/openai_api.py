@@ -13,18 +13,17 @@ import asyncio
 import dataclasses
 import json
 import logging
-import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from smartsql.errors import ParameterError
-from smartsql.gateway import Allowance, Attempt, Attempts, Price, Request
+from smartsql.gateway import Allowance, Attempt, Attempts, Form, Price, Request, beginning
 from smartsql.gateway.limits import Congestion, Pace, Slots
 from smartsql.gateway.loop import shared_loop
-from smartsql.gateway.openai_dialect import Dialect, longest_answer
+from smartsql.gateway.openai_dialect import FORMAT, Dialect, longest_answer
+from smartsql.gateway.openai_headers import own_headers
 from smartsql.gateway.openai_meter import Meter
 from smartsql.gateway.openai_run import WATCH_S, Run
 from smartsql.gateway.openai_wire import (
@@ -169,6 +168,10 @@ class OpenAIBackend:
         """Estimate by the tokens per byte and per answer seen so far."""
         return self._meter.expected_cost_usd(request)
 
+    def expected_tokens(self, request: Request) -> tuple[int, int]:
+        """Tokens in and out of a call, estimated in the same way."""
+        return self._meter.expected_tokens(request)
+
     def worst_cost_usd(self, request: Request) -> float:
         """What a call costs at most; this is what is reserved before each try.
 
@@ -244,7 +247,7 @@ class OpenAIBackend:
             self._client = AsyncOpenAI(
                 base_url=self._base_url,
                 api_key=key,
-                default_headers=_headers(self._base_url, key),
+                default_headers=own_headers(self._base_url, key),
                 max_retries=0,
                 timeout=timeout,
                 http_client=DefaultAioHttpClient(
@@ -310,19 +313,19 @@ class OpenAIBackend:
         from aiohttp import ClientError
 
         assert self._client is not None
-        sent = self._dialect.sent
+        sent, form = self._dialect.sent, self._dialect.form(request.form)
         outcome: Reply | Failure | None = None
         try:
             async with asyncio.timeout(self._timeout_s):
                 # posting the body as it is avoids the typed method's conversions both ways
                 response = await self._client.post(
                     "/chat/completions",
-                    body=self._dialect.body(request.prompt),
+                    body=self._dialect.body(request.prompt, form),
                     cast_to=httpx2.Response,
                 )
         except openai.APIStatusError as error:
             failure = read_error(error.response.status_code, error.body, error.response.headers)
-            adapted = failure.unsupported and self._dialect.adapt(failure.unsupported, sent)
+            adapted = self._adapted(failure, sent, form)
             outcome = dataclasses.replace(failure, retryable=True) if adapted else failure
         except (openai.OpenAIError, ClientError, TimeoutError, ValueError) as error:
             outcome = connection_failure(error)
@@ -332,6 +335,16 @@ class OpenAIBackend:
         if isinstance(outcome, Failure):
             return scrubbed(outcome, self._api_key, request.prompt)
         return outcome
+
+    def _adapted(self, failure: Failure, sent: Mapping[str, Any], form: Form | None) -> bool:
+        """Whether to send a refused request again, without what the endpoint does not take."""
+        if failure.unsupported is None:
+            return False
+        if failure.unsupported != FORMAT:
+            return self._dialect.adapt(failure.unsupported, sent)
+        if form is not None:
+            self._dialect.refuse_forms()
+        return form is not None
 
     def _learn(
         self, request: Request, outcome: Reply | Failure, tokens: float, sent_at: float
@@ -360,6 +373,7 @@ class OpenAIBackend:
             cost_usd=self._meter.cost_of(request, reply),
             seconds=seconds,
             served_by=reply.served_by,
+            error=None if reply.status == "ok" else beginning(reply.written),
         )
 
     def _failed(
@@ -374,21 +388,3 @@ class OpenAIBackend:
             error=error,
             retryable=failure.retryable,
         )
-
-
-def _headers(base_url: str, api_key: str) -> dict[str, Any]:
-    """Headers that undo what the client library takes from the environment for other hosts.
-
-    What OPENAI_CUSTOM_HEADERS and the like say about an OpenAI account, perhaps a key, is nobody
-    else's business.
-    """
-    if (urlsplit(base_url).hostname or "").endswith("openai.com"):
-        return {}
-    from openai import Omit
-
-    lines = os.environ.get("OPENAI_CUSTOM_HEADERS", "").split("\n")
-    names = {line.partition(":")[0].strip() for line in lines if ":" in line}
-    undone: dict[str, Any] = {name: Omit() for name in names}
-    undone |= {"OpenAI-Organization": Omit(), "OpenAI-Project": Omit()}
-    key = {n: f"Bearer {api_key}" for n in names if n.lower() == "authorization"}
-    return undone | key

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from smartsql.errors import ConfigError
+from smartsql.gateway import Form
 
 log = logging.getLogger(__name__)
 
@@ -17,6 +18,9 @@ RENAMED = {"max_completion_tokens": "max_tokens", "max_tokens": "max_completion_
 DROPPABLE = ("top_logprobs", "logprobs", "temperature", "seed")
 """Parameters without which a request is still the same question."""
 ADAPTABLE = (*DROPPABLE, *RENAMED)
+
+FORMAT = "response_format"
+"""Holds a model to a JSON schema."""
 
 _OURS = ("model", "messages", "stream", "n", "logprobs", "top_logprobs")
 
@@ -60,11 +64,29 @@ class Dialect:
         extra = {"logprobs": True, "top_logprobs": TOP_LOGPROBS} if logprobs else {}
         self.sent: dict[str, Any] = dict(parameters) | extra
         self._adapted: set[str] = set()
+        self._takes_forms = FORMAT not in parameters  # the user's own goes before ours
+        self._schemas: dict[str, Any] = {}
 
-    def body(self, prompt: str) -> dict[str, Any]:
-        """The request for a prompt."""
+    def form(self, form: Form | None) -> Form | None:
+        """The form that goes with a request; None where the endpoint takes none."""
+        return form if self._takes_forms else None
+
+    def refuse_forms(self) -> None:
+        """Send no more schemas: the endpoint does not take them. Answers are matched instead."""
+        if self._takes_forms:
+            log.warning("model %s does not take %s: left out", self._name, FORMAT)
+            self._takes_forms = False
+
+    def body(self, prompt: str, form: Form | None = None) -> dict[str, Any]:
+        """The request for a prompt, with the form that `form` let through."""
         messages = [*self._before, {"role": "user", "content": prompt}]
-        return {"model": self._model, "messages": messages, **self.sent}
+        body = {"model": self._model, "messages": messages, **self.sent}
+        if form is not None:
+            if form.schema not in self._schemas:
+                schema = {"name": form.name, "strict": True, "schema": json.loads(form.schema)}
+                self._schemas[form.schema] = {"type": "json_schema", "json_schema": schema}
+            body[FORMAT] = self._schemas[form.schema]
+        return body
 
     def adapt(self, parameter: str, refused: Mapping[str, Any]) -> bool:
         """Leave out or rename what the endpoint does not take; True to send the request again.

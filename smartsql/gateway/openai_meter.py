@@ -14,6 +14,10 @@ USUAL_COMPLETION_TOKENS = 16
 USUAL_TOKENS_PER_BYTE = 0.25
 
 
+BYTES_PER_TOKEN = 10
+"""Of a schema, for each token of an answer of that form."""
+
+
 class Meter:
     """Token counts and money of one model; learns from the usage that comes back.
 
@@ -32,14 +36,15 @@ class Meter:
         self._completion_tokens = 0
 
     def _n_bytes(self, request: Request) -> int:
-        return len(request.prompt.encode("utf-8", "surrogatepass")) + self._system_bytes
+        form = request.form.bytes if request.form else 0
+        return len(request.prompt.encode("utf-8", "surrogatepass")) + self._system_bytes + form
 
     def expected_tokens(self, request: Request) -> tuple[int, int]:
         """Prompt and completion tokens by the averages so far, or by usual ones."""
         n_bytes = self._n_bytes(request)
         if not self._calls:
             prompt = round(n_bytes * USUAL_TOKENS_PER_BYTE) + USUAL_OVERHEAD_TOKENS
-            return prompt, min(self._longest, USUAL_COMPLETION_TOKENS)
+            return prompt, min(self._longest, _usual_completion(request))
         prompt = round(n_bytes * self._prompt_tokens / max(1, self._bytes))
         return max(1, prompt), round(self._completion_tokens / self._calls)
 
@@ -78,3 +83,10 @@ class Meter:
         self._bytes += self._n_bytes(request)
         self._prompt_tokens += usage[0]
         self._completion_tokens += usage[1]
+
+
+def _usual_completion(request: Request) -> int:
+    """Tokens of an answer before any was seen."""
+    if request.form is None or not request.form.is_open:
+        return USUAL_COMPLETION_TOKENS
+    return max(USUAL_COMPLETION_TOKENS, request.form.bytes // BYTES_PER_TOKEN)

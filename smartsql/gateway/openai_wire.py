@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from smartsql.answers.schemas import ANSWER
 from smartsql.gateway.label_scoring import shares
-from smartsql.gateway.openai_dialect import ADAPTABLE
+from smartsql.gateway.openai_dialect import ADAPTABLE, FORMAT
 from smartsql.gateway.retry import retry_after_s
 
 MESSAGE_CHARACTERS = 200
@@ -25,6 +26,12 @@ _UNSUPPORTED = re.compile(
     r"not allowed|not available|extra (inputs|fields)|invalid (parameter|argument)",
     re.IGNORECASE,
 )
+_FORMAT_REFUSED = re.compile(
+    r"response[_ ]?format|json[_ ]schema|structured[_ ]outputs?|grammar|guided|\bschema\b",
+    re.IGNORECASE,
+)
+_ENVELOPE = re.compile(rf'\s*(?:```(?:json)?\s*)?\{{\s*"{ANSWER}"\s*:\s*')
+"""What stands before the word of an answer that is an object."""
 _OUTER = " \t\r\n\"'`*_.,:;!?()[]{}<>#-"
 
 
@@ -175,13 +182,19 @@ def _words(error: object) -> tuple[str, str, str]:
 
 
 def _unsupported(said: str, code: str, parameter: str) -> str | None:
-    if not (code.startswith("unsupported") or _UNSUPPORTED.search(said)):
-        return None
-    if parameter in ADAPTABLE:
-        return parameter
-    named = [name for name in ADAPTABLE if re.search(rf"\b{name}\b", said)]
-    # "max_tokens is not supported, use max_completion_tokens": the first one is meant
-    return min(named, key=lambda name: re.search(rf"\b{name}\b", said).start(), default=None)  # type: ignore[union-attr]
+    """The parameter that an endpoint does not take, None where it refused for another reason."""
+    if parameter.startswith(FORMAT):
+        return FORMAT
+    if code.startswith("unsupported") or _UNSUPPORTED.search(said):
+        if parameter in ADAPTABLE:
+            return parameter
+        places = {name: re.search(rf"\b{name}\b", said) for name in (*ADAPTABLE, FORMAT)}
+        named = {name: found.start() for name, found in places.items() if found}
+        # "max_tokens is not supported, use max_completion_tokens": the first one is meant
+        if named:
+            return min(named, key=named.__getitem__)
+    # each endpoint has words of its own for a schema that it cannot work with
+    return FORMAT if _FORMAT_REFUSED.search(said) else None
 
 
 def connection_failure(error: BaseException) -> Failure:
@@ -271,6 +284,7 @@ def judged(logprobs: object, labels: Sequence[str]) -> Judged:
     if not tokens:
         return None, None
     if labels:
+        tokens = _within_envelope(tokens)
         first = next((entry for entry in tokens if _bare(entry[0])), None)
         if first is None:
             return None, None
@@ -283,6 +297,21 @@ def judged(logprobs: object, labels: Sequence[str]) -> Judged:
             return _renormalised(chosen, first, alternatives, labels)
     mean = sum(logprob for _, logprob, _ in tokens) / len(tokens)
     return min(1.0, math.exp(min(mean, 0.0))), None
+
+
+def _within_envelope(
+    tokens: list[tuple[str, float, object]],
+) -> list[tuple[str, float, object]]:
+    """The tokens of the word in an answer that is an object; all tokens of another answer."""
+    envelope = _ENVELOPE.match("".join(token for token, _, _ in tokens))
+    if envelope is None:
+        return tokens
+    end = 0
+    for position, (token, _, _) in enumerate(tokens):
+        end += len(token)
+        if end > envelope.end():
+            return tokens[position:]
+    return tokens
 
 
 def _renormalised(

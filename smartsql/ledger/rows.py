@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -66,3 +67,18 @@ def grouped(prompts: Sequence[bytes]) -> Iterator[tuple[Sequence[bytes], str]]:
     for start in range(0, len(prompts), 500):
         some = prompts[start : start + 500]
         yield some, ",".join("?" * len(some))
+
+
+def keep_better(db: sqlite3.Connection, answer: tuple[object, ...]) -> None:
+    """Keep the better of two answers; the other one stays as an attempt that was paid."""
+    found = db.execute(
+        "SELECT * FROM answers WHERE identity = ? AND prompt = ?", answer[:2]
+    ).fetchone()
+    kept, spare = (found, answer) if found and found[4] == "ok" else (answer, found)
+    db.execute(INSERT_ANSWER.replace("INSERT", "INSERT OR REPLACE", 1), kept)
+    if spare:
+        _, _, run, at, status, _, _, *tokens_and_cost, served_by, _ = spare
+        db.execute(
+            INSERT_FAILURE,
+            (*spare[:2], run, at, status, True, *tokens_and_cost, served_by, "superseded"),
+        )

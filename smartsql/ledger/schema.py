@@ -6,9 +6,18 @@ import sqlite3
 
 from smartsql.errors import LedgerError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
-_SCHEMA = """
+_SPENDING = """
+CREATE TABLE spending (day TEXT NOT NULL, owner TEXT NOT NULL, usd REAL NOT NULL,
+                       PRIMARY KEY (day, owner)) WITHOUT ROWID;
+"""
+_TASKS = """
+CREATE TABLE tasks (name TEXT NOT NULL, version INTEGER NOT NULL, at REAL NOT NULL,
+                    definition TEXT, PRIMARY KEY (name, version)) WITHOUT ROWID
+"""
+_SCHEMA = (
+    """
 CREATE TABLE identities (id INTEGER PRIMARY KEY, model TEXT NOT NULL,
                          identity TEXT NOT NULL UNIQUE);
 CREATE TABLE answers (identity INTEGER NOT NULL, prompt BLOB NOT NULL, run INTEGER NOT NULL,
@@ -33,11 +42,15 @@ CREATE TABLE statements (key BLOB PRIMARY KEY, seed INTEGER NOT NULL, prompts BL
 CREATE TABLE runs (id INTEGER PRIMARY KEY, statement BLOB NOT NULL, at REAL NOT NULL, report TEXT);
 CREATE TABLE starts (statement BLOB PRIMARY KEY, digests TEXT NOT NULL);
 """
+    + _SPENDING
+    + _TASKS
+)
 
 _MIGRATIONS = {
     1: "ALTER TABLE answers ADD COLUMN scores TEXT;"
     "ALTER TABLE statements ADD COLUMN features BLOB;"
-    "CREATE TABLE starts (statement BLOB PRIMARY KEY, digests TEXT NOT NULL)"
+    "CREATE TABLE starts (statement BLOB PRIMARY KEY, digests TEXT NOT NULL)",
+    2: _SPENDING + _TASKS,
 }
 """From each earlier version to the next: columns are added at the end, nothing is rewritten."""
 

@@ -16,6 +16,7 @@ import numpy as np
 from smartsql.errors import LedgerError
 from smartsql.features import packed, unpacked
 from smartsql.gateway import DELIVERED, Attempt
+from smartsql.ledger import spending
 from smartsql.ledger.opening import connected
 from smartsql.ledger.owners import is_alive
 from smartsql.ledger.rows import (
@@ -24,6 +25,7 @@ from smartsql.ledger.rows import (
     Statement,
     Stored,
     grouped,
+    keep_better,
     scores_text,
     stored_of,
 )
@@ -84,6 +86,12 @@ class Ledger:
             ) from error
 
     @contextmanager
+    def changing(self) -> Iterator[sqlite3.Connection]:
+        """The database in a transaction, for the tables of other modules of this package."""
+        with self._lock, self._guard("write"), self._transaction() as db:
+            yield db
+
+    @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         self._db.execute("BEGIN IMMEDIATE")
         try:
@@ -141,10 +149,19 @@ class Ledger:
             )
             return {row[0]: (row[1], row[2]) for row in rows}
 
-    def record(self, run: int, identity: int, attempts: Sequence[tuple[bytes, Attempt]]) -> None:
+    def record(
+        self,
+        run: int,
+        identity: int,
+        attempts: Sequence[tuple[bytes, Attempt]],
+        lease: str | None = None,
+    ) -> None:
         """Make attempts durable in one transaction; delivered ones become answers.
 
         An "ok" answer is never replaced.
+
+        Args:
+            lease: under which money was set aside for them, if any was.
         """
         now = time.time()
         delivered: Sequence[tuple[bytes, Attempt]] = attempts
@@ -163,6 +180,7 @@ class Ledger:
             for prompt, a in others
         ]  # fmt: skip
         with self._lock, self._guard("write"), self._transaction() as db:
+            spending.count(db, now, sum([a.cost_usd for _, a in attempts]), lease)
             db.executemany(INSERT_FAILURE, failures)
             db.execute("SAVEPOINT answers")
             try:
@@ -170,23 +188,20 @@ class Ledger:
             except sqlite3.IntegrityError:  # some prompt was answered meanwhile: one by one
                 db.execute("ROLLBACK TO answers")
                 for answer in answers:
-                    self._replace(db, answer)
+                    keep_better(db, answer)
         self._records += 1
 
-    @staticmethod
-    def _replace(db: sqlite3.Connection, answer: tuple[object, ...]) -> None:
-        """Keep the better of two answers; the other one stays as an attempt that was paid."""
-        found = db.execute(
-            "SELECT * FROM answers WHERE identity = ? AND prompt = ?", answer[:2]
-        ).fetchone()
-        kept, spare = (found, answer) if found and found[4] == "ok" else (answer, found)
-        db.execute(INSERT_ANSWER.replace("INSERT", "INSERT OR REPLACE", 1), kept)
-        if spare:
-            _, _, run, at, status, _, _, *tokens_and_cost, served_by, _ = spare
-            db.execute(
-                INSERT_FAILURE,
-                (*spare[:2], run, at, status, True, *tokens_and_cost, served_by, "superseded"),
-            )
+    def set_aside(
+        self, day: str, owner: str, usd: float, limit_usd: float
+    ) -> tuple[float, float] | None:
+        """Take money from a day for all processes; see `spending.set_aside`."""
+        with self._lock, self._guard("write"), self._transaction() as db:
+            return spending.set_aside(db, day, owner, usd, limit_usd)
+
+    def give_back(self, day: str, owner: str, usd: float) -> None:
+        """Leave to others what an owner has taken and will not spend."""
+        with self._lock, self._guard("write"), self._transaction() as db:
+            spending.give_back(db, day, owner, usd)
 
     # --- claims ------------------------------------------------------------------------------
 
@@ -332,6 +347,15 @@ class Ledger:
         with self._lock, self._guard("read"):
             row = self._db.execute("SELECT report FROM runs WHERE id = ?", (run,)).fetchone()
         return None if row is None else row[0]
+
+    def last_reports(self, limit: int) -> list[str]:
+        """The reports of the last finished runs, newest first."""
+        with self._lock, self._guard("read"):
+            rows = self._db.execute(
+                "SELECT report FROM runs WHERE report IS NOT NULL ORDER BY id DESC LIMIT ?",
+                (limit,),
+            )
+            return [row[0] for row in rows]
 
     def has_report(self, statement: bytes) -> bool:
         """Whether a run of the statement was finished."""

@@ -15,6 +15,7 @@ from smartsql.asking.exchange import Exchange
 from smartsql.calls.work import Work, answers_digest, rows_digest
 from smartsql.executor import Outcome
 from smartsql.reports.report import ModelReport, Report
+from smartsql.tasks import Task
 from smartsql.types import BoolArray, IntArray
 
 
@@ -71,7 +72,7 @@ def made_report(
     return Report(
         call=call,
         task=task.name,
-        task_definition={"labels": list(task.labels), "equal": task.equal},
+        task_definition=definition_of(task),
         rows=n_rows,
         prompts=int(weights.size),
         delta=work.requirement.delta,
@@ -98,6 +99,12 @@ def made_report(
         version=__version__,
         **_BLANK,
     )
+
+
+def definition_of(task: Task) -> dict[str, Any]:
+    """How answers are read, JSON-able: what decisions depend on beside the answers."""
+    read = {"labels": list(task.labels), "equal": task.equal}
+    return read if task.kind == "llm" else {**read, "kind": task.kind, "options": task.options}
 
 
 def _model_report(position: int, work: Work, outcome: Outcome, exchange: Exchange) -> ModelReport:

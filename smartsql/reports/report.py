@@ -14,6 +14,10 @@ INCOMPLETE = "incomplete"
 """Strategy of a report whose money ran out: only reference answers, no decision to check."""
 
 
+_NESTED = ("models", "certificate", "notes", "task_definition", "self_agreement", "groups")
+"""Fields that are JSON text in a table."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelReport:
     """One model's part in a call.
@@ -75,6 +79,10 @@ class Report:
         rows_digest: of prompts and weights; `answers_digest`: of who answers which prompt.
         self_agreement: prompts that the reference was "asked" again on demand, and how many had
             the "same" answer or "failed" to have one.
+        per, group: what groups the rows of the call, and the value that all of these have.
+        groups: all groups of the call so far, each in short.
+        promises: of the statement so far, this one included; `jointly` is the probability with
+            which all of them hold, None where there is no other.
     """
 
     call: str
@@ -111,6 +119,11 @@ class Report:
     version: str
     task_definition: dict[str, Any] = field(default_factory=dict)
     self_agreement: dict[str, int] | None = None
+    per: str | None = None
+    group: str | None = None
+    groups: tuple[dict[str, Any], ...] = ()
+    promises: int = 1
+    jointly: float | None = None
     format: int = FORMAT
 
     @property
@@ -134,7 +147,7 @@ class Report:
     def row(self) -> dict[str, Any]:
         """The fields of one row of `smart_reports()`; nested ones as JSON text."""
         fields = self.to_dict()
-        for name in ("models", "certificate", "notes", "task_definition", "self_agreement"):
+        for name in _NESTED:
             if fields[name] is not None:
                 fields[name] = json.dumps(fields[name], ensure_ascii=False)
         return fields
@@ -145,6 +158,11 @@ class Report:
 
     def bill(self) -> str:
         """One line: rows, spend against reference-only, the promise."""
+        if self.strategy == INCOMPLETE:
+            return (
+                f"smart: {counted(self.rows, 'row')}, {self.money(self.spend)} spent until the "
+                f"budget was used up; {self.promise()}"
+            )
         saved = f", {self.saved:z.0%} saved" if self.reference_spend else ""
         return (
             f"smart: {counted(self.rows, 'row')}, {self.money(self.spend)} "
@@ -176,7 +194,7 @@ class Report:
             (
                 "spend",
                 f"{self.money(self.spend)} of {self.money(self.reference_spend)} for the "
-                f"reference alone: {self.saved:z.1%} saved",
+                f"reference alone: {self._outcome()}",
             ),
             ("pilot, audit", f"{self.pilot_rows:,} and {counted(self.audited_rows, 'row')}"),
             (
@@ -193,6 +211,7 @@ class Report:
                 ),
             ),
             *plan_lines(self.certificate),
+            *self._group_lines(),
             ("round trips", f"{self.rounds:,} before the bulk of the answers"),
             ("time", f"{self.seconds:.2f} s, {self.decide_s:.2f} s of it decisions"),
             *self._wavering(),
@@ -200,8 +219,28 @@ class Report:
             *(("note", note) for note in self.notes),
         ]
 
+    def _outcome(self) -> str:
+        """What came of the money, as a phrase; rows without an answer are no saving."""
+        if self.strategy == INCOMPLETE:
+            return "the budget was used up"
+        return f"{self.saved:z.1%} saved"
+
     def _answering(self) -> list[ModelReport]:
         return [model for model in self.models if model.answers_rows]
+
+    def _group_lines(self) -> list[tuple[str, str]]:
+        """A line for each group of the call, and what all promises say together."""
+        lines = [
+            (
+                f"{self.per} {'IS NULL' if g['group'] is None else '= ' + repr(g['group'])}",
+                f"{counted(g['rows'], 'row')}, {self.money(g['spend'])}; {g['promise']}",
+            )
+            for g in self.groups
+        ]
+        if self.jointly is not None:
+            said = f"all {self.promises:,} promises of the statement so far hold together with "
+            lines.append(("jointly", f"{said}probability at least {self.jointly:.4g}"))
+        return lines
 
     def _wavering(self) -> list[tuple[str, str]]:
         """How often the reference repeated its answer, if it was asked again."""
@@ -258,6 +297,7 @@ def report_from_dict(values: dict[str, Any]) -> Report:
         models = tuple(
             ModelReport(**{**m, "served_by": tuple(m["served_by"])}) for m in values["models"]
         )
-        return Report(**{**values, "models": models, "notes": tuple(values["notes"])})
+        lists = {key: tuple(values.get(key, ())) for key in ("notes", "groups")}
+        return Report(**{**values, **lists, "models": models})
     except (TypeError, KeyError) as error:
         raise ValueError(f"not a report: {error}") from error

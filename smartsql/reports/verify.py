@@ -145,7 +145,14 @@ def _again(said: Report, statement: Statement, ledger: Ledger) -> Report:
     raw = statement.prompts
     digests = [raw[i : i + DIGEST_BYTES] for i in range(0, len(raw), DIGEST_BYTES)]
     definition = said.task_definition
-    task = Task(said.task, None, tuple(definition["labels"]), definition["equal"])
+    task = Task(
+        said.task,
+        None,
+        tuple(definition["labels"]),
+        definition["equal"],
+        kind=definition.get("kind", "llm"),
+        options=definition.get("options", ""),
+    )
     cells = Cells(pa.nulls(len(digests), pa.string()), task, digests)
     requirement = Requirement(said.delta, said.gamma)
     identities = {m.name: m.identity for m in said.models}

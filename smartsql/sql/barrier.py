@@ -17,38 +17,30 @@ plans) only collects and never answers, because the window is no constant.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
 from threading import Lock
-from typing import cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from smartsql.errors import ParameterError, QueryError, UnplannableCallError
+from smartsql.errors import QueryError
+from smartsql.sql.arguments import SEPARATOR, by_group, call_of, shown_group, typed_call_of
 from smartsql.sql.prompts import one_array
 from smartsql.sql.protocol import Answers, Call, Engine
-from smartsql.sql.sets import DETAIL, KEY_BITS, RowSet, Solve, Token, constant, varying
-from smartsql.types import IntArray, Requirement
+from smartsql.sql.sets import DETAIL, KEY_BITS, Family, RowSet, Solve, Token, varying
+from smartsql.sql.sightings import Watch
+from smartsql.types import IntArray
 
-__all__ = ["DETAIL", "Answers", "Barrier", "Call", "Engine"]
+__all__ = ["DETAIL", "SEPARATOR", "Answers", "Barrier", "Call", "Engine"]
 
 _DETAIL_TYPES = (pa.string(), pa.string(), pa.string(), pa.float64(), pa.float64(), pa.string())
 
-SEPARATOR = "\x1f"
-"""Stands between the texts of the arguments in one argument of `__smart_collect`."""
-
-_VOLATILE = re.compile(
-    r"\b(random|uuid|uuidv4|uuidv7|gen_random_uuid|nextval|current_query_id)\(", re.IGNORECASE
-)
-_QUOTED = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"")
-
 MAX_SETS_PER_CONNECTION = 64
-"""Closed sets kept for one connection within one transaction; the oldest go first."""
+"""Closed families of sets kept for one connection within one transaction; the oldest go first."""
 
 
 _statements = count(1)
@@ -64,12 +56,13 @@ class Barrier:
         """Other functions of this instance; kept alive with the barrier."""
         self._lock = Lock()
         self._sets: dict[int, RowSet] = {}
-        self._open: dict[Token, RowSet] = {}
+        self._families: dict[int, Family] = {}
+        self._open: dict[Token, Family] = {}
         self._numbers = count(1)
         self._clock = count(1)
         self._begun: dict[int, int] = {}
         self._failures: dict[int, BaseException] = {}
-        self._previews: dict[int, list[object]] = {}
+        self._watches: dict[int | None, Watch] = {}
 
     # -- the functions behind the SQL ------------------------------------------------------
 
@@ -87,47 +80,77 @@ class Barrier:
         """`__smart_collect`: put the rows in their set; its code for each row."""
         if not len(prompt):
             return pa.array([], pa.int64())
-        texts = text[0].as_py()
-        token = Token(
-            connection[0].as_py() or 0,
-            transaction[0].as_py(),
-            (texts, site[0].as_py() or 0),
-        )
+        token = _token(connection, transaction, text, site)
         with self._reporting(token.connection):
-            argument = texts.split(SEPARATOR)[0]
-            call = _call(argument, one_array(delta), one_array(gamma), one_array(task))
+            argument = token.site[0].split(SEPARATOR)[0]
+            call = call_of(argument, one_array(delta), one_array(gamma), one_array(task))
             prompts = one_array(prompt)
             while True:
                 codes = self._set_for(token, call).collect(prompts)
                 if codes is not None:
                     return pa.array(codes)
 
+    def collect_more(  # one parameter for each SQL argument
+        self,
+        prompt: pa.ChunkedArray,
+        delta: pa.ChunkedArray,
+        gamma: pa.ChunkedArray,
+        task: pa.ChunkedArray,
+        transaction: pa.ChunkedArray,
+        text: pa.ChunkedArray,
+        site: pa.ChunkedArray,
+        connection: pa.ChunkedArray,
+        subject: pa.ChunkedArray,
+        instruction: pa.ChunkedArray,
+        per: pa.ChunkedArray,
+    ) -> pa.Array:
+        """`__smart_collect_more`: the same for answers with a type, and for rows in groups."""
+        if not len(prompt):
+            return pa.array([], pa.int64())
+        token = _token(connection, transaction, text, site)
+        with self._reporting(token.connection):
+            arguments = (one_array(some) for some in (delta, gamma, task, subject, instruction))
+            call = typed_call_of(token.site[0].split(SEPARATOR), *arguments)
+            prompts = one_array(prompt)
+            if call.per is None:
+                groups: list[tuple[bytes | None, IntArray | None]] = [(None, None)]
+            else:
+                groups = list(by_group(one_array(per)))
+            codes = np.empty(len(prompts), np.int64)
+            for group, rows in groups:
+                some = prompts if rows is None or len(groups) == 1 else prompts.take(pa.array(rows))
+                found = None
+                while found is None:
+                    row_set = self._set_for(token, call, group)
+                    found = row_set.collect(some, is_chunk=len(some) == len(prompts))
+                codes[slice(None) if len(some) == len(prompts) else rows] = found
+            return pa.array(codes)
+
     def seal(self, counted: pa.ChunkedArray) -> pa.Array:
         """`__smart_seal`: answer the set when the window has counted it; its number per row."""
         if not len(counted):
             return pa.array([], pa.int64())
-        histogram = _entries(one_array(counted))
-        row_set = self._get(next(iter(histogram)) >> KEY_BITS)
-        with self._reporting(row_set.token.connection):
-            row_set.settle(histogram, self._solver(row_set))
-        return pa.array(np.full(len(counted), row_set.number, np.int64))
+        maps = one_array(counted)
+        starts = maps.offsets.to_numpy()[:-1]
+        numbers = maps.keys.to_numpy()[starts] >> KEY_BITS
+        for number, row in zip(*np.unique(numbers, return_index=True), strict=True):
+            row_set = self._get(int(number))
+            with self._reporting(row_set.token.connection):
+                if row_set.settled is None:
+                    row_set.settle(_entries(maps, int(row)), self._solver(row_set))
+        return pa.array(numbers)
 
     def answer(self, prompt: pa.ChunkedArray, number: pa.ChunkedArray) -> pa.Array:
         """`__smart_answer`: the answer of each prompt."""
         if not len(prompt):
             return pa.array([], pa.string())
-        row_set, places = self._look_up(prompt, number)
-        return _taken(row_set, "answer", places, pa.string())
+        return self._taken(prompt, number, ("answer",), (pa.string(),))[0]
 
     def detail(self, prompt: pa.ChunkedArray, number: pa.ChunkedArray) -> pa.Array:
         """`__smart_detail`: answer, model, source, confidence, cost and error of each prompt."""
         if not len(prompt):
             return pa.StructArray.from_arrays([pa.array([], t) for t in _DETAIL_TYPES], DETAIL)
-        row_set, places = self._look_up(prompt, number)
-        columns = [
-            _taken(row_set, name, places, kind)
-            for name, kind in zip(DETAIL, _DETAIL_TYPES, strict=True)
-        ]
+        columns = self._taken(prompt, number, DETAIL, _DETAIL_TYPES)
         return pa.StructArray.from_arrays(columns, DETAIL)
 
     # -- what a session does ---------------------------------------------------------------
@@ -156,10 +179,10 @@ class Barrier:
         """
         with self._lock:
             self._forget(
-                row_set
-                for row_set in self._sets.values()
-                if row_set.token.connection == connection
-                and (before is None or row_set.opened < before)
+                family
+                for family in self._families.values()
+                if family.token.connection == connection
+                and (before is None or family.opened < before)
             )
 
     def take_failure(self, connection: int) -> BaseException | None:
@@ -168,15 +191,27 @@ class Barrier:
             return self._failures.pop(connection, None)
 
     @contextmanager
-    def previewing(self, connection: int) -> Iterator[list[object]]:
-        """Within this block the sets of a connection are previewed and answered with NULL."""
-        previews: list[object] = []
-        self._previews[connection] = previews
+    def previewing(self, connection: int, *, everyone: bool = False) -> Iterator[Watch]:
+        """Within this block the sets of a connection are only noted, and answered with NULL.
+
+        Args:
+            everyone: those of all connections of this instance, so that nothing at all can reach
+                the engine.
+        """
+        watch, key = Watch(), None if everyone else connection
+        before = self._watches.get(key)
+        self._watches[key] = watch
         try:
-            yield previews
+            yield watch
         finally:
-            del self._previews[connection]
+            self._watches.pop(key)
+            if before is not None:
+                self._watches[key] = before
             self.release(connection)
+
+    def _watch(self, connection: int) -> Watch | None:
+        """Who notes the sets of a connection, None where they are answered."""
+        return self._watches.get(connection) or self._watches.get(None)
 
     @property
     def n_sets(self) -> int:
@@ -185,27 +220,40 @@ class Barrier:
 
     # -- inside ----------------------------------------------------------------------------
 
-    def _set_for(self, token: Token, call: Call) -> RowSet:
+    def _set_for(self, token: Token, call: Call, group: bytes | None = None) -> RowSet:
         """The set that is being collected under a token; a new one where the last is closed."""
         with self._lock:
-            row_set = self._open.get(token)
-            if row_set is None or row_set.is_closed:
-                begun = self._begun.get(token.connection, 0)
-                scoped = replace(
-                    call,
-                    statement=self._statement_of(token, begun),
-                    connection=token.connection or None,
-                )
-                self._make_room(token)
+            family = self._open.get(token)
+            begun = self._begun.get(token.connection, 0)
+            if family is None or family.is_over(group, begun):
+                family = self._new_family(token, call, begun)
+            row_set = family.members.get(group)
+            if row_set is None:
                 number = next(self._numbers)
-                row_set = RowSet(number, token, scoped, next(self._clock), begun)
-                self._sets[number] = self._open[token] = row_set
-        if row_set.call != call:
-            for name in ("delta", "gamma", "task"):
-                values = [str(getattr(c, name)) for c in (row_set.call, call)]
+                mine = replace(family.call, group=shown_group(group))
+                row_set = RowSet(number, family, mine)
+                self._sets[number] = family.members[group] = row_set
+                if watch := self._watch(token.connection):
+                    watch.row_sets.append(row_set)
+        if family.call != call:
+            for name in ("delta", "gamma", "task", "options"):
+                values = [str(getattr(c, name)) for c in (family.call, call)]
                 if values[0] != values[1]:
-                    raise varying(name, values, call.text)
+                    raise varying(name, values, call.title)
         return row_set
+
+    def _new_family(self, token: Token, call: Call, begun: int) -> Family:
+        """A family for the rows that come now under a token; holds the lock."""
+        scoped = replace(
+            call,
+            statement=self._statement_of(token, begun),
+            connection=token.connection or None,
+        )
+        self._make_room(token)
+        opened = next(self._clock)
+        family = Family(token, scoped, opened, begun, touched=opened)
+        self._families[opened] = self._open[token] = family
+        return family
 
     def _statement_of(self, token: Token, begun: int) -> int:
         """Number of the statement that a new set belongs to; holds the lock.
@@ -213,11 +261,11 @@ class Barrier:
         A session says when a statement begins, which tells those within one `BEGIN` apart; a new
         transaction tells executions apart that no session sees (relations, bare connections).
         """
-        for row_set in self._sets.values():
-            same = row_set.token.connection == token.connection and row_set.begun == begun
-            if same and row_set.token.transaction == token.transaction:
-                assert row_set.call.statement is not None
-                return row_set.call.statement
+        for family in self._families.values():
+            same = family.token.connection == token.connection and family.begun == begun
+            if same and family.token.transaction == token.transaction:
+                assert family.call.statement is not None
+                return family.call.statement
         return next(_statements)
 
     def _make_room(self, token: Token) -> None:
@@ -227,20 +275,22 @@ class Barrier:
         the same connection. Connections that were never introduced all have number 0; of them,
         and within one explicit transaction, the oldest closed sets go when there are many.
         """
-        mine = [s for s in self._sets.values() if s.token.connection == token.connection]
+        mine = [f for f in self._families.values() if f.token.connection == token.connection]
         if token.connection:
-            ended = [s for s in mine if s.token.transaction != token.transaction]
+            ended = [f for f in mine if f.token.transaction != token.transaction]
             self._forget(iter(ended))
-            mine = [s for s in mine if s.token.transaction == token.transaction]
+            mine = [f for f in mine if f.token.transaction == token.transaction]
         spare = len(mine) - MAX_SETS_PER_CONNECTION + 1
         if spare > 0:
-            self._forget(iter(sorted(mine, key=lambda s: (not s.is_closed, s.touched))[:spare]))
+            self._forget(iter(sorted(mine, key=lambda f: (not f.is_closed, f.touched))[:spare]))
 
-    def _forget(self, row_sets: Iterator[RowSet]) -> None:
-        for row_set in list(row_sets):
-            self._sets.pop(row_set.number, None)
-            if self._open.get(row_set.token) is row_set:
-                del self._open[row_set.token]
+    def _forget(self, families: Iterator[Family]) -> None:
+        for family in list(families):
+            self._families.pop(family.opened, None)
+            for row_set in family.members.values():
+                self._sets.pop(row_set.number, None)
+            if self._open.get(family.token) is family:
+                del self._open[family.token]
 
     def _get(self, number: int) -> RowSet:
         row_set = self._sets.get(number)
@@ -249,23 +299,41 @@ class Barrier:
                 "the answers of this statement were already released because other statements "
                 "ran on its connection; read the result of a statement before the next one."
             )
-        row_set.touched = next(self._clock)
+        row_set.family.touched = next(self._clock)
         return row_set
 
-    def _look_up(self, prompt: pa.ChunkedArray, number: pa.ChunkedArray) -> tuple[RowSet, pa.Array]:
-        row_set = self._get(number[0].as_py())
+    def _taken(
+        self,
+        prompt: pa.ChunkedArray,
+        number: pa.ChunkedArray,
+        names: Sequence[str],
+        kinds: Sequence[pa.DataType],
+    ) -> list[pa.Array]:
+        """Columns of the answers to a chunk's prompts, each from the set of its row."""
+        prompts, numbers = one_array(prompt), one_array(number).to_numpy()
+        if (numbers == numbers[0]).all():
+            return self._taken_from(int(numbers[0]), prompts, names, kinds)
+        order = np.argsort(numbers, kind="stable")
+        cuts = np.flatnonzero(np.diff(numbers[order])) + 1
+        parts = [
+            self._taken_from(int(numbers[rows[0]]), prompts.take(pa.array(rows)), names, kinds)
+            for rows in np.split(order, cuts)
+        ]
+        back = pa.array(np.argsort(order, kind="stable"))
+        return [pa.concat_arrays(column).take(back) for column in zip(*parts, strict=True)]
+
+    def _taken_from(
+        self, number: int, prompts: pa.Array, names: Sequence[str], kinds: Sequence[pa.DataType]
+    ) -> list[pa.Array]:
+        row_set = self._get(number)
         with self._reporting(row_set.token.connection):
-            return row_set, row_set.find(one_array(prompt))
+            places = row_set.find(prompts)
+        pairs = zip(names, kinds, strict=True)
+        return [_column(row_set, name, places, kind) for name, kind in pairs]
 
     def _solver(self, row_set: RowSet) -> Solve:
-        previews = self._previews.get(row_set.token.connection)
-        if previews is None:
-            return self.engine.answer
-
-        def preview(call: Call, prompts: pa.Array, weights: IntArray) -> None:
-            previews.append(self.engine.preview(call, prompts, weights))
-
-        return preview
+        watch = self._watch(row_set.token.connection)
+        return self.engine.answer if watch is None else watch.noting(row_set.number)
 
     @contextmanager
     def _reporting(self, connection: int) -> Iterator[None]:
@@ -283,40 +351,28 @@ class Barrier:
             raise
 
 
-def _call(text: str, delta: pa.Array, gamma: pa.Array, task: pa.Array) -> Call:
-    """The call with its parameters checked.
-
-    Raises:
-        ParameterError: delta, gamma or task vary; delta or gamma are NULL or out of range.
-    """
-    if _VOLATILE.search(_QUOTED.sub("''", text)):
-        raise UnplannableCallError(
-            f"smart_llm({text})",
-            "an argument that changes at every evaluation",
-            "Compute it first, in WITH q AS MATERIALIZED (SELECT .. AS prompt), and call "
-            "smart_llm(q.prompt).",
-        )
-    tolerance = constant("delta", delta, text)
-    confidence = constant("gamma", gamma, text)
-    template = constant("task", task, text)
-    for name, value in (("delta", tolerance), ("gamma", confidence)):
-        if value is None:
-            raise ParameterError(
-                f"{name} of smart_llm({text}) is NULL; give a number, such as "
-                f"delta := 0.1, gamma := 0.95."
-            )
-    requirement = Requirement(cast(float, tolerance), cast(float, confidence))
-    return Call(text, requirement.delta, requirement.gamma, cast("str | None", template))
+def _token(
+    connection: pa.ChunkedArray,
+    transaction: pa.ChunkedArray,
+    text: pa.ChunkedArray,
+    site: pa.ChunkedArray,
+) -> Token:
+    """Which rows those of a chunk belong to."""
+    return Token(
+        connection[0].as_py() or 0,
+        transaction[0].as_py(),
+        (text[0].as_py(), site[0].as_py() or 0),
+    )
 
 
-def _entries(maps: pa.MapArray) -> dict[int, int]:
-    """The first map of an array: rows by code."""
-    start, stop = maps.offsets[0].as_py(), maps.offsets[1].as_py()
+def _entries(maps: pa.MapArray, row: int) -> dict[int, int]:
+    """One map of an array: rows by code."""
+    start, stop = maps.offsets[row].as_py(), maps.offsets[row + 1].as_py()
     keys = maps.keys.slice(start, stop - start).to_pylist()
     return dict(zip(keys, maps.items.slice(start, stop - start).to_pylist(), strict=True))
 
 
-def _taken(row_set: RowSet, name: str, places: pa.Array, kind: pa.DataType) -> pa.Array:
+def _column(row_set: RowSet, name: str, places: pa.Array, kind: pa.DataType) -> pa.Array:
     """One column of the answers at the places; null where the place is null."""
     assert row_set.settled is not None
     column = row_set.settled.columns.get(name)

@@ -16,41 +16,22 @@ import pyarrow as pa
 from duckdb.func import FunctionNullHandling, PythonUDFType
 
 from smartsql.errors import ConfigError, QueryError
-from smartsql.sql.barrier import DETAIL, SEPARATOR, Barrier, Engine
+from smartsql.sql.barrier import Barrier, Engine
+from smartsql.sql.definitions import (
+    CALLS,
+    COLLECT_MORE_TYPES,
+    COLLECT_TYPES,
+    CONNECTION_VARIABLE,
+)
 
-CONNECTION_VARIABLE = "smartsql_connection"
-TASK_VARIABLE = "smartsql_task"
-
-_TABLES = ("reports", "models", "ledger")
+_TABLES = ("reports", "models", "ledger", "tasks")
 _DETAIL_TYPE = (
     "STRUCT(answer VARCHAR, model VARCHAR, source VARCHAR, confidence DOUBLE, "
     "cost_usd DOUBLE, error VARCHAR)"
 )
-_PARAMETERS = "delta := 0.1, gamma := 0.95, task := NULL, site := 0"
-_ARGUMENTS = ("prompt", "delta", "gamma", "task")
-_SITE = f"concat_ws(chr({ord(SEPARATOR)}), {', '.join(f'alias({name})' for name in _ARGUMENTS)})"
-_SEAL = (
-    "__smart_seal(histogram(__smart_collect(prompt::VARCHAR, delta::DOUBLE, gamma::DOUBLE, "
-    f"coalesce(task, getvariable('{TASK_VARIABLE}'))::VARCHAR, txid_current()::BIGINT, {_SITE}, "
-    f"site::BIGINT, getvariable('{CONNECTION_VARIABLE}')::BIGINT)) OVER ())"
-)
-_TABLE_FORM = (
-    "SELECT * EXCLUDE (__smart), "
-    + ", ".join(f"__smart.{name} AS {name}" for name in DETAIL)
-    + " FROM (SELECT t.*, __smart_details(col, delta, gamma, task, site) AS __smart "
-    "FROM query_table(tbl) t)"
-)
-
-_MACROS = {
-    f"smart_llm(prompt, {_PARAMETERS})": f"__smart_answer(prompt::VARCHAR, {_SEAL})",
-    f"__smart_details(prompt, {_PARAMETERS})": f"__smart_detail(prompt::VARCHAR, {_SEAL})",
-    f"smart_llm(tbl, col, {_PARAMETERS})": f"TABLE {_TABLE_FORM}",
-} | {
+_MACROS = CALLS | {
     f"smart_{name}()": f"TABLE SELECT unnest(__smart_{name}(0), max_depth := 2)" for name in _TABLES
 }
-_COLLECT_TYPES = [
-    *("VARCHAR", "DOUBLE", "DOUBLE", "VARCHAR", "BIGINT", "VARCHAR", "BIGINT", "BIGINT"),
-]
 _PATH = "SELECT path FROM duckdb_databases() WHERE database_name = current_database()"
 
 _registry_lock = Lock()
@@ -105,13 +86,17 @@ def _create_macros(con: duckdb.DuckDBPyConnection, temporary: str, schema: str) 
         con.execute(f"CREATE OR REPLACE {temporary}MACRO {schema}{signature} AS {body}")
 
 
-def introduce(con: duckdb.DuckDBPyConnection) -> int:
-    """Give a connection a number of its own, by which its sets are told from others'."""
-    number = _connection_number(con)
-    if number is None:
-        number = next(_connections)
-        con.execute(f"SET VARIABLE {CONNECTION_VARIABLE} = {number}")
-    return number
+def introduce(con: duckdb.DuckDBPyConnection, number: int | None = None) -> int:
+    """Give a connection a number of its own, by which its sets are told from others'.
+
+    Args:
+        number: the one it must have, whatever a statement set meanwhile.
+    """
+    known = _connection_number(con)
+    if known is None or number not in (None, known):
+        known = number or next(_connections)
+        con.execute(f"SET VARIABLE {CONNECTION_VARIABLE} = {known}")
+    return known
 
 
 def _connection_number(con: duckdb.DuckDBPyConnection) -> int | None:
@@ -156,7 +141,8 @@ def _create_functions(con: duckdb.DuckDBPyConnection, engine: Engine) -> Barrier
         return function
 
     _create(con, "__smart_instance", kept(instance), ["BIGINT"], "BIGINT")
-    _create(con, "__smart_collect", kept(barrier.collect), _COLLECT_TYPES, "BIGINT")
+    _create(con, "__smart_collect", kept(barrier.collect), COLLECT_TYPES, "BIGINT")
+    _create(con, "__smart_collect_more", kept(barrier.collect_more), COLLECT_MORE_TYPES, "BIGINT")
     _create(con, "__smart_seal", kept(barrier.seal), ["MAP(BIGINT, UBIGINT)"], "BIGINT")
     _create(con, "__smart_answer", kept(barrier.answer), ["VARCHAR", "BIGINT"], "VARCHAR")
     _create(con, "__smart_detail", kept(barrier.detail), ["VARCHAR", "BIGINT"], _DETAIL_TYPE)

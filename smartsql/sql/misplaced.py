@@ -11,13 +11,13 @@ import re
 import duckdb
 
 from smartsql.errors import QueryError
+from smartsql.sql.normalise.calls import NAMES
 
 _WINDOW = re.compile(r"window function", re.IGNORECASE)
 _MACROS = (
     "SELECT function_name, macro_definition FROM duckdb_functions() "
     "WHERE NOT internal AND macro_definition IS NOT NULL"
 )
-_CALL = "smart_llm"
 
 
 def misplaced_call(
@@ -30,13 +30,13 @@ def misplaced_call(
         query: the text it raised it for.
         con: the connection, whose macros may hold the call.
     """
-    if not isinstance(error, duckdb.BinderException) or not _WINDOW.search(str(error)):
+    if not isinstance(error, duckdb.BinderException) or not speaks_of_windows(error):
         return None
     used = [name for name in sorted(_smart_macros(con)) if _calls(query, name)]
     if not used:
         return None  # a window function of the user's own
-    through = [name for name in used if name != _CALL]
-    name = through[0] if through else _CALL
+    through = [name for name in used if name not in NAMES]
+    name = through[0] if through else used[0]
     advice = (
         f"Here {name}(..) is a smart call, which runs as a window function. For a condition write "
         f"SELECT .. QUALIFY {name}(..) = .. instead of WHERE; elsewhere compute it in a subquery, "
@@ -44,14 +44,20 @@ def misplaced_call(
     )
     if through:
         advice += (
-            f" Or call {_CALL}(..) itself instead of through the macro {name}: then it is moved."
+            f" Or call the smart function itself instead of through the macro {name}: then it is "
+            f"moved."
         )
     return QueryError(f"{error}\n{advice}")
 
 
+def speaks_of_windows(error: BaseException) -> bool:
+    """Whether DuckDB refused a window function."""
+    return _WINDOW.search(str(error)) is not None
+
+
 def _smart_macros(con: duckdb.DuckDBPyConnection) -> set[str]:
-    """Names of the macros that lead to a smart call, and of that itself."""
-    names = {_CALL}
+    """Names of the macros that lead to a smart call, and of the functions themselves."""
+    names = set(NAMES)
     macros = _macros(con)
     known = 0
     while known != len(names):

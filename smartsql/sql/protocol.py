@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import pyarrow as pa
 
+from smartsql.tasks import Task
 from smartsql.types import IntArray
+
+LONGEST_SUBJECT = 60
+"""Characters of what a call asks in its title."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +24,15 @@ class Call:
         delta: tolerated share of disagreeing rows.
         gamma: probability with which the tolerance holds.
         task: name of a prompt template, or None.
+        kind: of its answers: "llm" for texts, "filter", "classify", "extract".
+        options: what it asks beside the prompt, in one spelling; empty for "llm".
+        per: SQL text of what groups its rows, each of which has the promise of its own; None
+            where all rows are one set.
+        group: the value of `per` that all its rows have; None for NULL, and without groups.
         statement: a number that all calls of one executed statement share, and no other
             statement of the process has; None if unknown.
         connection: number of the connection it runs on; None if unknown.
+        at_most: in a preview, its rows are an upper bound, since they depend on answers.
 
     Calls are equal if they ask for the same; who asks is no part of that.
     """
@@ -30,13 +41,44 @@ class Call:
     delta: float
     gamma: float
     task: str | None
+    kind: str = "llm"
+    options: str = ""
+    per: str | None = None
+    group: str | None = None
     statement: int | None = field(default=None, compare=False)
     connection: int | None = field(default=None, compare=False)
+    at_most: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
         """The call as one would write it."""
         task = "" if self.task is None else f", task := '{self.task}'"
-        return f"smart_llm({self.text}, {self.delta:g}, {self.gamma:g}{task})"
+        per = "" if self.per is None else f", per := {self.per}"
+        return f"{self.function}({self.text}, {self.delta:g}, {self.gamma:g}{task}{per})"
+
+    @property
+    def function(self) -> str:
+        """The name of its function."""
+        return f"smart_{self.kind}"
+
+    @property
+    def title(self) -> str:
+        """The call in short, for reports: function, prompt, what it asks, and the group."""
+        short = f"{self.function}({self.text}{self._subject()})"
+        if self.per is None:
+            return short
+        value = "IS NULL" if self.group is None else f"= {self.group!r}"
+        return f"{short} per {self.per} {value}"
+
+    def _subject(self) -> str:
+        """Question, labels or structure as an argument, cut where it is long."""
+        said = json.loads(self.options) if self.options else {}
+        for name in ("question", "labels", "structure"):
+            if name in said:
+                text = repr(said[name])
+                return (
+                    f", {text if len(text) <= LONGEST_SUBJECT else text[:LONGEST_SUBJECT] + '..'}"
+                )
+        return ""
 
 
 class Answers(Protocol):
@@ -107,6 +149,18 @@ class Engine(Protocol):
 
     def models(self) -> pa.Table:
         """One row for each configured model."""
+        ...
+
+    def tasks(self) -> pa.Table:
+        """One row for each task."""
+        ...
+
+    def define_task(self, task: Task, *, replace: bool) -> int:
+        """Keep a task that a statement defines; its version."""
+        ...
+
+    def drop_task(self, name: str, *, missing_ok: bool) -> bool:
+        """Drop a task that a statement defined; whether there was one."""
         ...
 
     def ledger(self) -> pa.Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import json
 import re
 import warnings
 import weakref
@@ -14,14 +15,23 @@ from typing import Any, Self
 
 import duckdb
 
+from smartsql.errors import QueryError
 from smartsql.sql import macros
 from smartsql.sql.barrier import Barrier, Engine
 from smartsql.sql.misplaced import misplaced_call
-from smartsql.sql.normalise import mentions_smart_call, normalise, previewable
+from smartsql.sql.normalise import mentions_smart_call, normalise
+from smartsql.sql.normalise.parameters import separated
+from smartsql.sql.normalise.previews import explained_statement
+from smartsql.sql.normalise.stored import Stored
+from smartsql.sql.normalise.text import is_readable
+from smartsql.sql.previewing import call_sites, previewed, reckoned
+from smartsql.sql.relations import explain_relations
+from smartsql.sql.smart_tasks import TaskStatement, mentions_smart_task, task_statement
+from smartsql.sql.sources import Source, call_sources
 
 Sql = str | duckdb.Statement
 
-_EXPLAIN = re.compile(r"\s*EXPLAIN\b(?!\s*\(?\s*ANALYZE\b)(\s*\([^)]*\))?", re.IGNORECASE)
+_EXPLAIN = re.compile(r"\bEXPLAIN\b", re.IGNORECASE)
 
 # DuckDB advises against Arrow from a connection, and takes our delegation for the place to change
 warnings.filterwarnings("ignore", "Arrow output on a DB-API result", module=re.escape(__name__))
@@ -81,35 +91,41 @@ class Connection:
         self._con = con
         self._barrier = barrier
         self._number = macros.introduce(con)
+        self._stored = Stored()
         self.engine = barrier.engine
         _let_duckdb_see_variables(con)
+        explain_relations()
         _open.add(self)
 
     # -- statements ------------------------------------------------------------------------
 
     def execute(self, query: Sql, parameters: object = None) -> Self:
-        """Run statements; as in DuckDB, the result is fetched from the connection."""
-        explained = self._explained(query, parameters)
-        with self._statement(query):
-            if explained is None:
-                self._con.execute(self._planned(query), parameters)
-            else:
-                self._con.execute(*explained)
+        """Run statements; as in DuckDB, the result is fetched from the connection.
+
+        Parameters belong to the last statement; one that fails leaves those before it done.
+        """
+        *earlier, last = self._pieces(query)
+        self._run_through(earlier)
+        self._run(last, parameters)
         return self
 
     def executemany(self, query: Sql, parameters: object = None) -> Self:
-        """Run a statement for each of several parameter sets."""
-        with self._statement(query):
-            self._con.executemany(self._planned(query), parameters)
+        """Run a statement, the last of a text, for each of several parameter sets."""
+        *earlier, last = self._pieces(query)
+        self._run_through(earlier)
+        with self._statement(last):
+            self._con.executemany(self._planned(last), parameters)
         return self
 
     def sql(self, query: Sql, **options: Any) -> duckdb.DuckDBPyRelation:
-        """A relation over a query; it runs, and may spend, when it is read."""
-        explained = self._explained(query, options.get("params"))
-        with self._statement(query):
+        """A relation over a query, the last of a text; it runs, and may spend, when it is read."""
+        *earlier, last = self._pieces(query)
+        self._run_through(earlier)
+        explained = self._instead(last, options.get("params"))
+        with self._statement(last):
             relation: duckdb.DuckDBPyRelation
             if explained is None:
-                relation = self._con.sql(self._planned(query), **options)
+                relation = self._con.sql(self._planned(last), **options)
             else:
                 relation = self._con.sql(explained[0], params=explained[1])
         return relation
@@ -118,32 +134,135 @@ class Connection:
     from_query = sql
 
     def preview(self, query: str, parameters: object = None) -> list[Any]:
-        """What the calls of a query would spend: one preview for each, from the engine.
+        """What the calls of a text would spend: one preview for each, from the engine.
 
-        Runs the query itself up to its smart calls, which are answered with NULL; of a statement
-        that writes (CREATE TABLE AS, INSERT, COPY, CREATE VIEW) only its query.
+        Of statements that write, of PREPARE and EXECUTE, the query in them is run up to its smart
+        calls, which are answered with NULL; nothing is written. Calls in views count too.
+
+        Args:
+            query: one or more statements.
+            parameters: of the last one.
 
         Raises:
-            QueryError: the text is not one statement with a query in it.
+            QueryError: a statement with calls reads what one before it changes.
         """
         with self._statement(query):
-            planned = self._planned(previewable(query))
             self._con.execute("SELECT 1")  # a busy connection refuses here, its sets untouched
-            with self._barrier.previewing(self._number) as previews:
-                self._con.execute(planned, parameters)
-                self._con.complete()
-        return previews
+            macros.introduce(self._con, self._number)
+            found: list[Any] = []
+            for source in self._sources(query, parameters):
+                found += reckoned(
+                    self._con, self._barrier, self._number, source.query, source.parameters
+                )
+            return found
 
-    def _explained(self, query: Sql, parameters: object) -> tuple[str, list[str]] | None:
-        """For EXPLAIN of smart calls: a query for DuckDB's plan with the calls' preview below."""
+    def has_calls(self, query: str) -> bool:
+        """Whether running a text may ask models, be it through calls of views it reads."""
+        if not is_readable(query):
+            return False  # DuckDB says what is wrong with it
+        try:
+            with self._errors(query):
+                return bool(self._sources(query, None))
+        except QueryError:
+            return True  # `preview` says why it cannot be previewed
+
+    def rehearse(self, query: Sql) -> list[Any]:
+        """Run a statement without models, whatever it is; previews of its calls.
+
+        Its calls, those of its views and prepared statements too, are answered with NULL. What it
+        changes otherwise it changes: put it into a transaction that is rolled back.
+        """
+        watched = self._barrier.previewing(self._number, everyone=True)
+        with self._statement(query), watched as watch:
+            planned = self._planned(query)
+            try:
+                sites = call_sites(self._con, str(planned))
+            except duckdb.Error:  # nothing that can be explained, or running it will tell
+                sites = 0
+            self._con.execute(planned)
+            self._con.complete()
+            seen = watch.sightings()
+            return previewed(self._barrier, seen, sites - len(seen))
+
+    def _sources(self, text: str, parameters: object) -> list[Source]:
+        """The planned queries behind the statements of a text that would ask."""
+        return call_sources(self._con, text, parameters, lambda query: str(self._planned(query)))
+
+    def _pieces(self, query: Sql) -> list[Sql]:
+        """The statements of a text that have to be planned one after the other.
+
+        Raises:
+            duckdb.ParserException: one of them cannot be read, so none is run.
+        """
         text = query.query if isinstance(query, duckdb.Statement) else query
-        explain = _EXPLAIN.match(text) if isinstance(text, str) else None
-        if explain is None or not mentions_smart_call(text):
+        if not isinstance(text, str) or not (
+            mentions_smart_call(text)
+            or _EXPLAIN.search(text)
+            or mentions_smart_task(text)
+            or self._stored.leads_to_call(text, self._con)
+        ):
+            return [query]
+        pieces = separated(text)
+        if len(pieces) == 1:
+            return [query]
+        for piece in pieces:
+            if task_statement(piece) is None:
+                self._con.extract_statements(piece)
+        return list(pieces)
+
+    def _about_task(self, about: TaskStatement) -> tuple[str, list[str]]:
+        """Define or drop a task; a query for its name and version (0 for a dropped one)."""
+        version = 0
+        if about.task is None:
+            self.engine.drop_task(about.name, missing_ok=about.lenient)
+        else:
+            version = self.engine.define_task(about.task, replace=about.lenient)
+        return "SELECT ? AS task, ?::BIGINT AS version", [about.name, str(version)]
+
+    def _run_through(self, pieces: list[Sql]) -> None:
+        """Run statements to their ends; nobody reads their results."""
+        for piece in pieces:
+            self._run(piece, None)
+            with self._errors(piece):
+                self._con.complete()
+
+    def _run(self, query: Sql, parameters: object) -> None:
+        explained = self._instead(query, parameters)
+        with self._statement(query):
+            if explained is None:
+                self._con.execute(self._planned(query), parameters)
+            else:
+                self._con.execute(*explained)
+
+    def _instead(self, query: Sql, parameters: object) -> tuple[str, list[str]] | None:
+        """A query to run instead of statements that are ours: about tasks, EXPLAIN of calls."""
+        text = query.query if isinstance(query, duckdb.Statement) else query
+        if not isinstance(text, str) or not (_EXPLAIN.search(text) or mentions_smart_task(text)):
             return None
-        previews = self.preview(text[explain.end() :], parameters)
+        if not is_readable(text):
+            return None  # DuckDB says what is wrong with it
+        about = task_statement(text)
+        return self._explained(text, parameters) if about is None else self._about_task(about)
+
+    def _explained(self, text: str, parameters: object) -> tuple[str, list[str]] | None:
+        """For EXPLAIN of smart calls: a query for DuckDB's plan with the calls' preview below."""
+        explained = explained_statement(text)
+        if explained is None:
+            return None
+        options, rest = explained
+        try:
+            asks = bool(self._sources(rest, parameters))
+            previews = self.preview(rest, parameters) if asks else []
+        except duckdb.Error:
+            if mentions_smart_call(rest):
+                raise
+            return None  # DuckDB says what is wrong with it
+        if not previews:
+            return None
         with self._errors(text):
-            rows = self._con.execute(self._planned(query), parameters).fetchall()
-        rows += [("smart_call", str(preview)) for preview in previews]
+            rows = self._con.execute(self._planned(text), parameters).fetchall()
+        write = _as_json if "JSON" in options.upper() else str
+        rows += [("smart_call", write(preview)) for preview in previews]
         values = ", ".join("(?, ?)" for _ in rows)
         return (
             f"SELECT * FROM (VALUES {values}) AS plan(explain_key, explain_value)",
@@ -199,10 +318,15 @@ class Connection:
 
     def _planned(self, query: Sql) -> Sql:
         text = query.query if isinstance(query, duckdb.Statement) else query
-        if not isinstance(text, str) or not mentions_smart_call(text):
+        if not isinstance(text, str):
             return query
-        planned = normalise(text, self._con)
-        return query if planned == text else planned
+        written = self._stored.written_out(text, self._con)
+        if not (mentions_smart_call(written) or self._stored.leads_to_call(text, self._con)):
+            return query
+        planned = normalise(
+            written, self._con, lambda part: self._stored.written_out(part, self._con)
+        )
+        return query if planned == written else planned
 
     def _delegated(self, method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
@@ -216,13 +340,13 @@ class Connection:
     @contextmanager
     def _statement(self, query: Sql) -> Iterator[None]:
         """One statement: its errors are ours, and earlier statements' sets can go."""
-        text = query.query if isinstance(query, duckdb.Statement) else query
-        with self._barrier.statement(self._number), self._errors(text):
+        with self._barrier.statement(self._number), self._errors(query):
             yield
 
     @contextmanager
-    def _errors(self, text: object = None) -> Iterator[None]:
+    def _errors(self, query: object = None) -> Iterator[None]:
         """Raise the error of a call itself instead of DuckDB's account of it."""
+        text = query.query if isinstance(query, duckdb.Statement) else query
         self._barrier.take_failure(self._number)
         try:
             yield
@@ -233,6 +357,12 @@ class Connection:
             if failure is None:
                 raise
             raise failure from error
+
+
+def _as_json(preview: object) -> str:
+    """A preview as JSON: its fields, or what it says."""
+    fields = preview.to_dict() if hasattr(preview, "to_dict") else {"preview": str(preview)}
+    return json.dumps(fields)
 
 
 def _let_duckdb_see_variables(con: duckdb.DuckDBPyConnection) -> None:

@@ -8,7 +8,7 @@ the engine and keeps its answers; from then on the set is read only.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
 
 import numpy as np
@@ -58,22 +58,58 @@ class Settled:
     columns: dict[str, pa.Array]
 
 
+@dataclass(eq=False)
+class Family:
+    """The sets of one execution of a call: one, or one for each group of its rows.
+
+    Attributes:
+        call: what all of them ask.
+        opened, touched: moments on the barrier's clock.
+        begun: the moment at which its statement began.
+        members: the sets by the value of their group; None for NULL, and without groups.
+    """
+
+    token: Token
+    call: Call
+    opened: int
+    begun: int
+    touched: int = 0
+    members: dict[bytes | None, RowSet] = field(default_factory=dict)
+    is_closed: bool = False
+    """Whether one of them was to be answered."""
+
+    def is_over(self, group: bytes | None, begun: int) -> bool:
+        """Whether rows of a group that come now are of a later execution of the call.
+
+        DuckDB collects and answers one group after the other, so that those of one group come
+        after the answers of another one, but never after its own.
+
+        Args:
+            begun: the moment at which the statement began that its connection runs.
+        """
+        member = self.members.get(group)
+        if self.call.per is not None and begun != self.begun:
+            return True  # a statement that read some groups only left the others behind
+        return member is not None and member.is_closed
+
+
 class RowSet:
-    """The rows of one call site; thread-safe.
+    """The rows of one call site, or of one of its groups; thread-safe.
 
     DuckDB evaluates a function once for a whole vector if all its arguments are constant, and
     may do so while it plans. A chunk of one row therefore says which prompt, but not how many
     rows carry it. Such lone prompts get a number of their own, and the window counts them.
     """
 
-    def __init__(self, number: int, token: Token, call: Call, opened: int, begun: int = 0) -> None:
+    def __init__(self, number: int, family: Family, call: Call) -> None:
         self.number = number
-        self.token = token
+        self.family = family
+        self.token = family.token
         self.call = call
-        self.opened = self.touched = opened
-        self.begun = begun
         self.settled: Settled | None = None
         self.failure: BaseException | None = None
+        self.n_rows: int | None = None
+        """Rows, those without a prompt included, as the window of the plan counted them."""
         self._lock = Lock()
         self._table = PromptTable()
         self._rows = 0
@@ -84,10 +120,14 @@ class RowSet:
         """Whether no row may be added any more."""
         return self.settled is not None or self.failure is not None
 
-    def collect(self, prompts: pa.Array) -> IntArray | None:
-        """Add a chunk; one code for each row, or None if the set was closed meanwhile."""
+    def collect(self, prompts: pa.Array, *, is_chunk: bool = True) -> IntArray | None:
+        """Add rows; one code for each, or None if the set was closed meanwhile.
+
+        Args:
+            is_chunk: they are all rows that DuckDB gave at once.
+        """
         base = self.number << KEY_BITS
-        if len(prompts) == 1:
+        if len(prompts) == 1 and is_chunk:
             value = None if prompts.null_count else as_bytes(prompts)[0].as_py()
             with self._lock:
                 if self.is_closed:
@@ -115,6 +155,7 @@ class RowSet:
         """
         if self.settled is not None:
             return self.settled
+        self.family.is_closed = True
         with self._lock:
             if self.failure is not None:
                 raise self.failure
@@ -150,12 +191,31 @@ class RowSet:
         if early and not (self._rows and len(prompts) <= 1 and early == {only}):
             raise incomplete(self.call, sum(counted.values()), self._rows + len(self._lone))
         self._table = PromptTable()
+        self.n_rows = sum(counted.values())
         answers = solve(self.call, prompts, weights) if len(prompts) else None
         if answers is None:
             return Settled(index, {})
         columns = {name: one_array(getattr(answers, name)) for name in DETAIL}
         assert all(len(column) == len(prompts) for column in columns.values())
         return Settled(index, columns)
+
+    def collected(self) -> tuple[pa.Array, IntArray, int]:
+        """What was collected so far, for a set that nobody sealed and nobody will.
+
+        Returns:
+            Distinct prompts, rows for each, and all rows. Prompts that were met alone count once,
+            since the window that would have counted them was not read.
+        """
+        with self._lock:
+            for value in self._lone:
+                if value is not None:
+                    lone = pa.array([value], pa.large_binary())
+                    salt = self._table.salt
+                    self._table.add(lone, hashes(lone, salt), salt)
+            rows = self._rows + len(self._lone)
+            prompts, weights, _ = self._table.finish()
+            self._table = PromptTable()
+        return prompts, weights, rows
 
     def find(self, prompts: pa.Array) -> pa.Array:
         """Place of each prompt among the answers; null for NULL prompts.
@@ -169,7 +229,8 @@ class RowSet:
             raise QueryError(
                 f"a prompt of {self.call} was not the same when it was read again: its argument "
                 f"changes at every evaluation (random, uuid, nextval?). Compute it first, in "
-                f"WITH q AS MATERIALIZED (SELECT ..), and call smart_llm on the column of q."
+                f"WITH q AS MATERIALIZED (SELECT ..), and call "
+                f"{self.call.function} on the column of q."
             )
         if not prompts.null_count:
             return pa.array(found)
@@ -186,13 +247,17 @@ def incomplete(call: Call, counted: int, collected: int) -> IncompleteSetError:
         f"collected under the same text. Its set of rows is not known, so it was not answered. "
         f"In a correlated or LATERAL subquery: compute the call in a WITH query over all rows and "
         f"join its result. Where the same call text stands more than once in the statement, or "
-        f"in a view used by it: number the calls, smart_llm({call.text}, site := 1), or run the "
+        f"in a view used by it: number the calls, {call.function}({call.text}, site := 1), or run "
+        f"the "
         f"statement through smartsql.connect(), which numbers them."
     )
 
 
 def constant(name: str, values: pa.Array, call: str) -> object:
     """The one value of an argument that must be the same in every row.
+
+    Args:
+        call: the call in short.
 
     Raises:
         ParameterError: it varies.
@@ -206,6 +271,6 @@ def constant(name: str, values: pa.Array, call: str) -> object:
 def varying(name: str, values: list[str], call: str) -> ParameterError:
     """The error for an argument that differs between rows."""
     return ParameterError(
-        f"{name} of smart_llm({call}) is {' and '.join(values)} in one call; it must be the same "
+        f"{name} of {call} is {' and '.join(values)} in one call; it must be the same "
         f"for all rows. Write it as a constant, or split the query by {name} with UNION ALL."
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from smartsql.sql.barrier import Call
+from smartsql.tasks import Task
 from smartsql.types import IntArray
 
 
@@ -35,6 +36,7 @@ class RecordingEngine:
     asked: list[tuple[Call, dict[str, int]]] = field(default_factory=list)
     previewed: list[tuple[Call, dict[str, int]]] = field(default_factory=list)
     cancelled: list[int | None] = field(default_factory=list)
+    defined: list[Task] = field(default_factory=list)
 
     def answer(self, call: Call, prompts: pa.Array, weights: IntArray) -> Answered:
         texts = prompts.to_pylist()
@@ -67,6 +69,17 @@ class RecordingEngine:
 
     def models(self) -> pa.Table:
         return pa.table({"name": ["double"], "role": ["reference"]})
+
+    def tasks(self) -> pa.Table:
+        return pa.table({"name": pa.array([task.name for task in self.defined], pa.string())})
+
+    def define_task(self, task: Task, *, replace: bool) -> int:
+        self.defined.append(task)
+        return len(self.defined)
+
+    def drop_task(self, name: str, *, missing_ok: bool) -> bool:
+        self.defined = [task for task in self.defined if task.name != name]
+        return True
 
     def ledger(self) -> pa.Table:
         return pa.table(

@@ -12,6 +12,7 @@ A file holds statements apart by empty lines, each under a comment of its own:
     -- after: SQL                 what a changing statement left behind
     -- ordered                    rows come in the same order
     -- any rows                   only that it runs, and what it asks
+    -- any asks                   which rows are sampled is left to chance
     -- casts                      arguments are no texts
 """
 

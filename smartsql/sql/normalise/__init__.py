@@ -8,7 +8,8 @@ refused before anything is spent, with a text that says what to write instead.
 
 from __future__ import annotations
 
-from smartsql.sql.normalise.plan import normalise, previewable
+from smartsql.sql.normalise.plan import normalise
+from smartsql.sql.normalise.previews import previewable
 from smartsql.sql.normalise.text import mentions_smart_call
 
 __all__ = ["mentions_smart_call", "normalise", "previewable"]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from sqlglot import exp
 
 from smartsql.errors import ParameterError, UnplannableCallError
 from smartsql.sql.normalise.dialect import aggregates, sql
+from smartsql.sql.normalise.subjects import SIGNATURES, arguments, check_subject
 from smartsql.types import Requirement
 
-NAMES = frozenset({"smart_llm"})
+NAMES = frozenset(SIGNATURES)
 """Functions whose calls are planned."""
 
 CLAUSES = {
@@ -34,6 +36,9 @@ _FREE = frozenset({"expressions", "qualify", "order"})
 """Clauses in which a window function, and so a call, is legal."""
 
 
+_QUERIES = (exp.Select, exp.SetOperation)
+
+
 def is_call(node: exp.Expr | None) -> bool:
     """Whether a node is a smart call that gives a value (the table form is not)."""
     return (
@@ -44,12 +49,27 @@ def is_call(node: exp.Expr | None) -> bool:
     )
 
 
+def is_columns(node: exp.Expr) -> bool:
+    """Whether a node stands for several columns."""
+    return isinstance(node, exp.Anonymous) and node.name.lower() in {"columns", "unpack"}
+
+
 def own(root: exp.Expr) -> Iterator[exp.Expr]:
     """The nodes of a query or an expression, without those of the queries inside it."""
-    yield root
-    for child in root.iter_expressions():
-        if not isinstance(child, (exp.Select, exp.SetOperation)):
-            yield from own(child)
+    stack: list[Any] = [root]
+    while stack:
+        node = stack.pop()
+        yield node
+        if node.args:
+            for value in reversed(node.args.values()):
+                if type(value) is list:
+                    stack += [
+                        item
+                        for item in reversed(value)
+                        if isinstance(item, exp.Expr) and not isinstance(item, _QUERIES)
+                    ]
+                elif isinstance(value, exp.Expr) and not isinstance(value, _QUERIES):
+                    stack.append(value)
 
 
 def own_calls(root: exp.Expr) -> list[exp.Expr]:
@@ -73,7 +93,7 @@ def is_aggregate(node: exp.Expr) -> bool:
     """Whether a node is an aggregate function, not used as a window."""
     return (
         isinstance(node, exp.Anonymous)
-        and node.name.lower() in aggregates()
+        and (node.name.lower() in aggregates() or isinstance(node.parent, exp.WithinGroup))
         and window_of(node) is None
     )
 
@@ -90,12 +110,33 @@ def needs_lift(call: exp.Expr, select: exp.Select) -> bool:
     """Whether a call stands where only a column may: it must be computed one level below."""
     node = call.parent
     while node is not None and node is not select:
-        if is_call(node) or isinstance(node, (exp.Filter, exp.Window)):
+        if is_call(node) or isinstance(
+            node, (exp.Filter, exp.Window, exp.WithinGroup, exp.Lambda, exp.Comprehension)
+        ):
             return True
         if isinstance(node, exp.Anonymous) and node.name.lower() in aggregates():
             return True
         node = node.parent
-    return clause_of(call, select) in {"group", "windows"}
+    return clause_of(call, select) in {"group", "windows", "distinct"}
+
+
+def depends_on_lambda(call: exp.Expr, select: exp.Select) -> bool:
+    """Whether a call stands in a lambda or a list comprehension and uses its variables."""
+    used = {node.name.lower() for node in call.walk() if isinstance(node, exp.Identifier)}
+    node = call.parent
+    while node is not None and node is not select:
+        if isinstance(node, (exp.Lambda, exp.Comprehension)):
+            declared = [node.expression, *node.expressions, node.args.get("position")]
+            names = {
+                part.name.lower()
+                for item in declared
+                if item is not None
+                for part in item.find_all(exp.Identifier)
+            }
+            if used & names:
+                return True
+        node = node.parent
+    return False
 
 
 def is_native(call: exp.Expr, select: exp.Select) -> bool:
@@ -116,27 +157,55 @@ def in_expression(select: exp.Select) -> bool:
     return False
 
 
-def refuse(call: exp.Expr, clause: str, rewrite: str) -> UnplannableCallError:
-    """The error for a call that cannot be planned."""
-    return UnplannableCallError(sql(call), clause, rewrite)
+def refuse(
+    call: exp.Expr, clause: str, rewrite: str, reason: str | None = None
+) -> UnplannableCallError:
+    """The error for a call that cannot be planned; the usual reason is that of the error."""
+    if reason is None:
+        return UnplannableCallError(sql(call), clause, rewrite)
+    return UnplannableCallError(sql(call), clause, rewrite, reason)
+
+
+def refuse_as_aggregate(call: exp.Expr) -> None:
+    """Refuse a call written as if it looked at several rows.
+
+    Raises:
+        UnplannableCallError: FILTER, OVER, DISTINCT, ORDER BY or IGNORE NULLS on the call itself.
+    """
+    reason = "a smart call gives a value for each row and takes no such clause"
+    parent = call.parent
+    for kind, clause, rewrite in _AGGREGATE_FORMS:
+        if isinstance(parent, kind) and parent.this is call:
+            raise refuse(call, clause, rewrite, reason)
+    for argument in call.expressions:
+        for kind, clause, rewrite in _AGGREGATE_ARGUMENTS:
+            if isinstance(argument, kind):
+                raise refuse(call, clause, rewrite, reason)
+
+
+_AGGREGATE_FORMS: tuple[tuple[type[exp.Expr], str, str], ...] = (
+    (exp.Filter, "FILTER", "Write CASE WHEN <condition> THEN smart_llm(..) END."),
+    (exp.Window, "OVER", "Leave OVER out: the promise covers all rows of the query anyway."),
+    (exp.WithinGroup, "WITHIN GROUP", "Leave WITHIN GROUP out."),
+    (exp.IgnoreNulls, "IGNORE NULLS", "Leave IGNORE NULLS out: a NULL prompt has a NULL answer."),
+    (exp.RespectNulls, "RESPECT NULLS", "Leave RESPECT NULLS out."),
+)
+_AGGREGATE_ARGUMENTS: tuple[tuple[type[exp.Expr], str, str], ...] = (
+    (exp.Distinct, "DISTINCT", "Leave DISTINCT out: each distinct prompt is asked only once."),
+    (exp.Order, "ORDER BY", "Leave ORDER BY out of the call, or aggregate first and call then."),
+)
 
 
 def check_literals(call: exp.Expr) -> None:
-    """Check delta and gamma where they are written as numbers; an empty table would not.
+    """Check what is written as a literal; an empty table would not.
 
     Raises:
-        ParameterError: out of range or NULL.
+        ParameterError: delta or gamma out of range or NULL; question, labels or structure that
+            cannot be used.
     """
+    check_subject(call)
     given: dict[str, object] = {"delta": 0.1, "gamma": 0.95}
-    positions = ["prompt", "delta", "gamma", "task", "site"]
-    if isinstance(call.parent, exp.Table):
-        positions.insert(0, "table")
-    for position, argument in enumerate(call.expressions):
-        name, value = None, argument
-        if isinstance(argument, (exp.PropertyEQ, exp.Kwarg)):
-            name, value = argument.name.lower(), argument.expression
-        elif position < len(positions):
-            name = positions[position]
+    for name, value in arguments(call).items():
         if name not in given:
             continue
         if isinstance(value, exp.Null):

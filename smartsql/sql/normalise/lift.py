@@ -9,8 +9,6 @@ from __future__ import annotations
 from sqlglot import exp
 
 from smartsql.sql.normalise.calls import (
-    CLAUSES,
-    clause_of,
     has_call,
     is_aggregate,
     is_call,
@@ -19,8 +17,10 @@ from smartsql.sql.normalise.calls import (
     own_calls,
     refuse,
 )
-from smartsql.sql.normalise.dialect import sql
+from smartsql.sql.normalise.dialect import key
+from smartsql.sql.normalise.grouped import nest_groups
 from smartsql.sql.normalise.nest import Names, aliases_of, expand_aliases, nest
+from smartsql.sql.normalise.stars import expand_stars
 from smartsql.sql.normalise.where import conjunction, set_where, split
 
 
@@ -30,15 +30,12 @@ def plan_group(select: exp.Select, names: Names) -> None:
     if group is None or not any(has_call(item) for item in select.expressions):
         return
     if group.args.get("all"):
-        if any(
-            isinstance(node, exp.Star) and not isinstance(node.parent, exp.Anonymous)
-            for item in select.expressions
-            for node in own(item)
-        ):
+        if not expand_stars(select, names):
             raise refuse(
                 own_calls(select)[0],
                 "a query with * and GROUP BY ALL",
                 "Name the columns instead of *.",
+                "the columns that * stands for cannot be told from the text",
             )
         keys = [
             item.unalias().copy()
@@ -48,15 +45,14 @@ def plan_group(select: exp.Select, names: Names) -> None:
         select.set("group", exp.Group(expressions=keys) if keys else None)
         names.changed = True
         return
-    for key in list(group.expressions):
-        position = int(key.this) if isinstance(key, exp.Literal) and not key.is_string else 0
+    expand_aliases(select, group, names)
+    for item in list(group.expressions):
+        position = int(item.this) if isinstance(item, exp.Literal) and item.this.isdigit() else 0
         if 1 <= position <= len(select.expressions):
             meaning = select.expressions[position - 1].unalias()
             if has_call(meaning):
-                key.replace(meaning.copy())
+                item.replace(meaning.copy())
                 names.changed = True
-        elif isinstance(key, exp.Column):
-            expand_aliases(select, group, names)
 
 
 def plan_lift(select: exp.Select, names: Names) -> bool:
@@ -75,11 +71,9 @@ def plan_lift(select: exp.Select, names: Names) -> bool:
         return False
     for call in lifted:
         if any(is_aggregate(node) for node in own(call)):
-            raise refuse(
-                call,
-                CLAUSES[clause_of(call, select)] + " over an aggregate",
-                "Aggregate in a subquery and call smart_llm on its result.",
-            )
+            _refuse_within_aggregate(call)
+            nest_groups(select, names)
+            return True
     where = select.args.get("where")
     cheap, smart = split(where.this if where is not None else None)
     set_where(select, smart)
@@ -88,8 +82,24 @@ def plan_lift(select: exp.Select, names: Names) -> bool:
     return True
 
 
+def _refuse_within_aggregate(call: exp.Expr) -> None:
+    """Refuse a call over an aggregate inside another aggregate, as DuckDB does."""
+    node = call.parent
+    while node is not None and not isinstance(node, exp.Select):
+        if is_aggregate(node) or isinstance(node, exp.Group):
+            raise refuse(
+                call,
+                "an aggregate or GROUP BY",
+                "Aggregate in a subquery and call smart_llm on its result.",
+                "its prompt is an aggregate itself",
+            )
+        node = node.parent
+
+
 def _expand_prompts(select: exp.Select, names: Names) -> None:
     """Write aliases of calls out where a call, an aggregate or a window refers to them."""
+    if not any(has_call(meaning) for meaning in aliases_of(select).values()):
+        return
     for node in list(own(select)):
         if is_call(node) or is_aggregate(node) or isinstance(node, exp.Window):
             for argument in list(node.iter_expressions()):
@@ -122,4 +132,4 @@ def _expand_if_call(select: exp.Select, argument: exp.Expr, names: Names) -> Non
 
 
 def _distinct(calls: list[exp.Expr]) -> list[exp.Expr]:
-    return list({sql(call): call for call in calls}.values())
+    return list({key(call): call for call in calls}.values())

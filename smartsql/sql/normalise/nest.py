@@ -17,8 +17,10 @@ from itertools import count
 import duckdb
 from sqlglot import exp
 
-from smartsql.sql.normalise.calls import is_call, own, own_calls, refuse
-from smartsql.sql.normalise.dialect import default_name, output_names, sql
+from smartsql.sql.normalise.calls import is_call, is_columns, own, own_calls, refuse
+from smartsql.sql.normalise.dialect import default_names, key, output_names, sql
+from smartsql.sql.normalise.origins import original
+from smartsql.sql.normalise.stars import expand_stars
 
 _MOVED = ("from_", "joins", "laterals", "sample")
 
@@ -29,11 +31,17 @@ class Names:
 
     Attributes:
         columns_of: names of the columns that a query text would have, or None; runs nothing.
+        economical: whether rules may be used that only spare questions.
+        changed: whether a rule changed the statement.
+        spared: whether a rule did that only spares questions.
     """
 
     columns_of: Callable[[str], Sequence[str] | None]
+    economical: bool = True
     _numbers: count[int] = field(default_factory=lambda: count(1))
     changed: bool = False
+    spared: bool = False
+    _bound: dict[str, Sequence[str] | None] = field(default_factory=dict)
 
     def fresh(self, stem: str) -> str:
         """A name that no one else uses."""
@@ -41,23 +49,44 @@ class Names:
 
     def from_columns(self, select: exp.Select) -> set[str] | None:
         """Columns that the FROM clause of a query offers, in lower case; None if unknown."""
-        probe = exp.Select(expressions=[exp.Star()])
-        for key in ("from_", "joins", "laterals"):
-            part = select.args.get(key)
+        columns = self.output(select, [exp.Star()])
+        return None if columns is None else {column.lower() for column in columns}
+
+    def output(self, select: exp.Select, items: list[exp.Expr]) -> list[str] | None:
+        """Names that DuckDB gives to items over the FROM clause of a query; None if unknown."""
+        probe = exp.Select(expressions=items)
+        for clause in ("from_", "joins", "laterals"):
+            part = select.args.get(clause)
             if part:
-                probe.set(key, [p.copy() for p in part] if isinstance(part, list) else part.copy())
+                probe.set(
+                    clause, [p.copy() for p in part] if isinstance(part, list) else part.copy()
+                )
         with_ = _visible_ctes(select)
         if with_ is not None:
             probe.set("with_", with_)
         # only names matter: parameters have no value yet, calls may still stand where they cannot
-        for mark in list(probe.find_all(exp.Placeholder, exp.Parameter)):
-            mark.replace(exp.Null())
+        _without_parameters(probe)
         for call in [node for node in probe.find_all(exp.Anonymous) if is_call(node)]:
             call.replace(exp.cast(exp.Null(), "VARCHAR"))
         for inner in probe.find_all(exp.Select):
             inner.set("qualify", None)  # without its calls it may lack the window it needs
+        text = sql(probe)
+        if text not in self._bound:
+            self._bound[text] = self.columns_of(text)
+        columns = self._bound[text]
+        return None if columns is None else list(columns)
+
+    def columns(self, query: exp.Expr) -> list[str] | None:
+        """Names of the columns of a planned query; None if DuckDB would refuse it."""
+        probe = query.copy()
+        _without_parameters(probe)
         columns = self.columns_of(sql(probe))
-        return None if columns is None else {column.lower() for column in columns}
+        return None if columns is None else list(columns)
+
+
+def _without_parameters(query: exp.Expr) -> None:
+    for mark in list(query.find_all(exp.Placeholder, exp.Parameter)):
+        mark.replace(exp.Null())
 
 
 def _visible_ctes(select: exp.Select) -> exp.With | None:
@@ -142,31 +171,35 @@ def nest(
     """Put the rows of `select` into a query of their own, in place.
 
     Args:
-        lifted: calls to compute there; equal calls outside refer to them.
+        lifted: what to compute there, different from each other; what is equal outside refers
+            to its column.
         where: cheap condition of the inner query.
         qualify: condition on calls of the inner query.
         order: order of the inner query.
         tail: clauses that move inside as they are ("limit", "offset").
     """
     names.changed = True
-    _name_outputs(select)
+    name_outputs(select)
+    if _single_relation(select) is None:
+        expand_stars(select, names)
     inner = exp.Select()
-    for key in (*_MOVED, *tail):
-        part = select.args.get(key)
+    for clause in (*_MOVED, *tail):
+        part = select.args.get(clause)
         if part:
-            select.set(key, None)
-            inner.set(key, part)
+            select.set(clause, None)
+            inner.set(clause, part)
     if where is not None:
         inner.set("where", exp.Where(this=where))
     if qualify is not None:
         inner.set("qualify", exp.Qualify(this=qualify))
     if order is not None:
         inner.set("order", order)
-    columns = {sql(call): names.fresh("smart") for call in lifted}
-    for text, name in columns.items():
-        call = next(call for call in lifted if sql(call) == text)
-        inner.append("expressions", exp.alias_(call.copy(), name))
-    _refer(select, columns)
+    columns = {key(node): names.fresh("smart") for node in lifted}
+    for node, name in zip(lifted, columns.values(), strict=True):
+        inner.append("expressions", exp.alias_(node.copy(), name))
+    _refer(select, columns, lifted)
+    if any(isinstance(node, exp.Window) for node in lifted) and select.args.get("windows"):
+        inner.set("windows", [window.copy() for window in select.args["windows"]])
     alias = _single_relation(inner)
     if alias is not None:
         _pass_all(select, inner, alias, columns)
@@ -177,29 +210,46 @@ def nest(
     select.set("from_", exp.From(this=source))
 
 
-def _name_outputs(select: exp.Select) -> None:
-    """Give every unnamed output the name DuckDB would have given it."""
-    items = list(select.expressions)
-    known = output_names(sql(select))
-    for position, item in enumerate(items):
-        if isinstance(item, (exp.Alias, exp.Column)) or item.is_star:
-            continue  # a column keeps its name; `_pass_referenced` sees to those it renames
-        if any(isinstance(node, exp.Columns) or _is_columns(node) for node in own(item)):
-            continue
-        name = known[position] if len(known) == len(items) else default_name(item)
-        item.replace(exp.alias_(item.copy(), name, quoted=True))
+def name_outputs(select: exp.Select, *, only_changed: bool = False) -> None:
+    """Give every unnamed output the name DuckDB gives it as it was written.
+
+    Args:
+        only_changed: leave those alone that still are as they were written.
+    """
+    unnamed = [item for item in select.expressions if not _is_named(item)]
+    if only_changed:
+        unnamed = [item for item in unnamed if sql(item) != original(item)]
+    for item, name in zip(unnamed, _default_names(select, unnamed), strict=True):
+        alias = exp.Alias(alias=exp.to_identifier(name, quoted=True))
+        item.replace(alias)
+        alias.set("this", item)
 
 
-def _is_columns(node: exp.Expr) -> bool:
-    return isinstance(node, exp.Anonymous) and node.name.lower() in {"columns", "unpack"}
+def _default_names(select: exp.Select, items: list[exp.Expr]) -> list[str]:
+    written = original(select)
+    if select.args.get("windows") and written is not None:  # a name says what its window is
+        names = output_names(written)
+        if len(names) == len(select.expressions):
+            places = {id(item): place for place, item in enumerate(select.expressions)}
+            return [names[places[id(item)]] for item in items]
+    return default_names(items)
 
 
-def _refer(select: exp.Select, columns: dict[str, str]) -> None:
-    """Replace the lifted calls by references to their columns."""
-    for call in own_calls(select):
-        name = columns.get(sql(call))
-        if name is not None:
-            call.replace(exp.column(name))
+def _is_named(item: exp.Expr) -> bool:
+    """Whether an output keeps its name; `_pass_referenced` sees to columns that it renames."""
+    if isinstance(item, (exp.Alias, exp.Column)) or item.is_star:
+        return True
+    return any(isinstance(node, exp.Columns) or is_columns(node) for node in own(item))
+
+
+def _refer(select: exp.Select, columns: dict[str, str], lifted: Sequence[exp.Expr]) -> None:
+    """Replace what was lifted by references to its columns."""
+    kinds = {(type(node), node.name.lower()) for node in lifted}
+    for node in list(own(select)):
+        if (type(node), node.name.lower()) in kinds:
+            name = columns.get(key(node))
+            if name is not None:
+                node.replace(exp.column(name))
 
 
 def _single_relation(inner: exp.Select) -> str | None:
@@ -224,7 +274,7 @@ def _pass_all(select: exp.Select, inner: exp.Select, alias: str, columns: dict[s
                 continue
             if hidden:
                 node.set("except_", [*(node.args.get("except_") or []), *hidden])
-        if _is_columns(node) and hidden:
+        if is_columns(node) and hidden:
             raise refuse(
                 next(iter(own_calls(inner))),
                 "a query with COLUMNS(..)",
@@ -245,8 +295,8 @@ def _pass_referenced(select: exp.Select, inner: exp.Select, alias: str, names: N
     aliases = aliases_of(select)
     relations = {
         relation.alias_or_name.lower()
-        for key in ("from_", "joins", "laterals")
-        for part in _as_list(inner.args.get(key))
+        for clause in ("from_", "joins", "laterals")
+        for part in _as_list(inner.args.get(clause))
         for relation in [part.this if isinstance(part, (exp.From, exp.Join)) else part]
     }
     offered = names.from_columns(inner) if aliases else None
@@ -257,6 +307,8 @@ def _pass_referenced(select: exp.Select, inner: exp.Select, alias: str, names: N
             raise _star_over_join(select, inner)
     for node in list(select.find_all(exp.Column)):
         if id(node) not in mine and node.table.lower() not in relations:
+            continue
+        if _is_variable(node):
             continue
         if not node.table and node.name.lower() in aliases and id(node) in mine:
             by_alias = not (offered and node.name.lower() in offered)
@@ -275,6 +327,17 @@ def _pass_referenced(select: exp.Select, inner: exp.Select, alias: str, names: N
         node.replace(column)
     if not inner.expressions:
         inner.append("expressions", exp.alias_(exp.Literal.number(1), "__c0"))
+
+
+def _is_variable(column: exp.Column) -> bool:
+    """Whether a column is the variable of a list comprehension around it."""
+    node = column.find_ancestor(exp.Comprehension, exp.Select)
+    while isinstance(node, exp.Comprehension):
+        declared = [node.expression, node.args.get("position")]
+        if any(item is not None and item.name.lower() == column.name.lower() for item in declared):
+            return not column.table
+        node = node.find_ancestor(exp.Comprehension, exp.Select)
+    return False
 
 
 def _star_over_join(select: exp.Select, inner: exp.Select) -> Exception:

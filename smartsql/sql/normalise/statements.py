@@ -1,27 +1,18 @@
-"""Statements that change rows in place, and calls outside the query of a statement.
-
-UPDATE t SET x = smart_llm(r) WHERE k = 3
-UPDATE t SET x = __new.__v0 FROM (SELECT rowid AS __row, smart_llm(r) AS __v0 FROM t
-    WHERE k = 3) AS __new WHERE t.rowid = __new.__row
-DELETE FROM t WHERE smart_llm(r) = 'spam'
-DELETE FROM t WHERE rowid IN (SELECT rowid FROM t QUALIFY smart_llm(r) = 'spam')
-"""
+"""What happens to a statement around the query in which its calls are planned."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-
-from sqlglot.tokenizer_core import Token, TokenType
+from dataclasses import dataclass
 
 from smartsql.errors import UnplannableCallError
+from smartsql.sql.normalise.changes import Change, deleted, updated
+from smartsql.sql.normalise.disguised import with_selects, with_subqueries
+from smartsql.sql.normalise.inserts import Columns, inserted
+from smartsql.sql.normalise.merges import merged
 from smartsql.sql.normalise.parameters import numbered_parameters
-from smartsql.sql.normalise.text import (
-    Portion,
-    call_texts,
-    is_word,
-    tokens,
-    top_level,
-)
+from smartsql.sql.normalise.shapes import CHANGES, Portion, Statement, portion, read
+from smartsql.sql.normalise.text import call_texts
 
 _STORED = (
     "Store answers instead: add a plain column and fill it with UPDATE .. SET x = smart_llm(..), "
@@ -29,138 +20,133 @@ _STORED = (
 )
 
 
-def refuse_around(found: Portion) -> None:
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """What statements need of the rules for queries.
+
+    Attributes:
+        plan: a query, rewritten if needed.
+        columns_of: names of the columns that a query text would have, or None; runs nothing.
+        written_out: a query with the macros and views that lead to calls written out.
+    """
+
+    plan: Callable[[str], str]
+    columns_of: Columns
+    written_out: Callable[[str], str] = lambda query: query
+
+
+def plan_statement(text: str, planner: Planner) -> str:
+    """One statement, rewritten if needed.
+
+    Args:
+        text: its parameters stand between blanks.
+
+    Raises:
+        UnplannableCallError: a call that no rewriting helps.
+        QueryError: it cannot be read.
+    """
+    numbered = with_subqueries(numbered_parameters(text))
+    statement = read(numbered)
+    calls = call_texts(numbered)
+    if statement is None or not (calls or statement.kind in CHANGES):
+        return text  # macros in queries are written out already
+    found = query_portion(statement, planner.columns_of)
+    if found is not None:
+        planned = _planned_portion(found, planner)
+    else:
+        change = change_of(statement, planner.columns_of)
+        if change is None:
+            _refuse_definition(statement)
+            return text
+        planned = _planned_change(change, planner, may_stay=not calls)
+    return text if planned is None else f"{statement.prefix}{planned}{statement.end}"
+
+
+def _planned_portion(found: Portion, planner: Planner) -> str | None:
+    """A statement with its query planned; None if it may stay as it is."""
+    _refuse_around(found)
+    query = planner.written_out(found.query) if found.kind in CHANGES else found.query
+    if not call_texts(query):
+        return None
+    planned = planner.plan(with_selects(query))
+    if planned == query and found.exact:
+        return None
+    return f"{found.head}{planned}{found.tail}"
+
+
+def _planned_change(change: Change, planner: Planner, *, may_stay: bool) -> str | None:
+    """A change over its planned source; None if it may stay as it is.
+
+    Args:
+        may_stay: whether it has no call but those of macros and views.
+    """
+    if change.is_ours and change.native:
+        return None
+    source = planner.written_out(change.source)
+    if may_stay and source == change.source:
+        return None
+    planned = planner.plan(with_selects(source))
+    if planned == source == change.source and change.native:
+        return None
+    return change.write(planned)
+
+
+def query_portion(statement: Statement, columns_of: Columns) -> Portion | None:
+    """The query of a statement and what stands around it; None for changes and definitions."""
+    if statement.kind == "INSERT":
+        return inserted(statement, columns_of)
+    return portion(statement)
+
+
+def change_of(statement: Statement, columns_of: Columns) -> Change | None:
+    """A statement that changes rows in place; None for others."""
+    kind = statement.kind
+    if kind == "UPDATE":
+        return updated(statement)
+    if kind == "DELETE":
+        return deleted(statement)
+    return merged(statement, columns_of) if kind == "MERGE" else None
+
+
+def _refuse_around(found: Portion) -> None:
     """Refuse calls in what stands around the query of a statement.
 
     Raises:
-        UnplannableCallError: INSERT .. ON CONFLICT, RETURNING, conditions of MERGE.
+        UnplannableCallError: INSERT .. ON CONFLICT, RETURNING.
     """
     for text in (found.head, found.tail):
         for call in call_texts(text):
             raise UnplannableCallError(
                 call,
                 f"{found.kind} outside its query",
-                "Compute it in the query (the source) as a column and refer to that column.",
+                "Compute it in the query as a column and store that: INSERT INTO t SELECT .., "
+                "smart_llm(..) FROM .. ON CONFLICT DO UPDATE SET x = excluded.x; what RETURNING "
+                "shows can be selected afterwards.",
             )
 
 
-def rewrite_change(text: str, plan: Callable[[str], str]) -> str:
-    """UPDATE and DELETE with calls, rewritten; other statements as they are, or refused.
-
-    Args:
-        plan: normalises a query.
+def _refuse_definition(statement: Statement) -> None:
+    """Refuse calls in definitions of tables and indexes, and in arguments of EXECUTE.
 
     Raises:
-        UnplannableCallError: definitions of tables and indexes, UPDATE .. FROM, DELETE .. USING.
+        UnplannableCallError: there is one.
     """
-    found = tokens(text)
-    words = {token.text.upper() for token in found[:6]}
-    first = found[0].text.upper() if found else ""
-    call = next(iter(call_texts(text)))
-    if first == "UPDATE":
-        return _update(numbered_parameters(text), plan, call)
-    if first == "DELETE":
-        return _delete(numbered_parameters(text), plan, call)
-    if first == "CREATE" and "INDEX" in words:
+    words = statement.words
+    call = next(iter(call_texts(words.text)), None)
+    if call is None:
+        return
+    if statement.kind == "EXECUTE":
+        raise UnplannableCallError(
+            call,
+            "the arguments of EXECUTE",
+            "Read the answer first: SET VARIABLE v = smart_llm(..); EXECUTE p(getvariable('v')).",
+        )
+    is_macro = words.find(("MACRO", "FUNCTION"), 0, min(6, len(words))) is not None
+    if statement.kind == "CREATE" and words.find(("INDEX",), 0, min(6, len(words))) is not None:
         raise UnplannableCallError(call, "an index", _STORED)
-    if (first == "CREATE" and "TABLE" in words and not words & {"MACRO", "FUNCTION"}) or (
-        first == "ALTER"
+    if statement.kind == "ALTER" or (
+        statement.kind == "CREATE"
+        and not is_macro
+        and words.find(("TABLE",), 0, min(6, len(words))) is not None
     ):
         raise UnplannableCallError(call, "a DEFAULT, CHECK or generated column", _STORED)
-    return text
-
-
-def _clauses(text: str, words: tuple[str, ...]) -> tuple[dict[str, str], str, str]:
-    """Texts behind the given words at top level, and what stands before and after all of them."""
-    found = tokens(text)
-    while found and found[-1].token_type == TokenType.SEMICOLON:
-        found.pop()
-    end = found[-1].end + 1
-    marks: list[Token] = []
-    for token in top_level(found):
-        if any(is_word(token, word) for word in words) and all(
-            mark.text.upper() != token.text.upper() for mark in marks
-        ):
-            marks.append(token)
-    stops = [*[mark.start for mark in marks[1:]], end]
-    parts = {
-        mark.text.upper(): text[mark.end + 1 : stop].strip()
-        for mark, stop in zip(marks, stops, strict=True)
-    }
-    return parts, text[: marks[0].start], text[end:]
-
-
-def _target(text: str) -> tuple[str, str]:
-    """A table as it is written, and the name by which its columns are called."""
-    found = tokens(text)
-    last = found[-1]
-    return text.strip(), text[last.start : last.end + 1]
-
-
-def _update(text: str, plan: Callable[[str], str], call: str) -> str:
-    parts, head, rest = _clauses(text, ("SET", "FROM", "WHERE", "RETURNING"))
-    items = _split(parts.get("SET", ""))
-    if "FROM" in parts and not call_texts(f"{parts['SET']} {parts.get('WHERE', '')}"):
-        planned = plan(f"SELECT * FROM {parts['FROM']}").removeprefix("SELECT * FROM ")
-        return text.replace(parts["FROM"], planned)
-    if "FROM" in parts or "SET" not in parts or any(item is None for item in items):
-        raise UnplannableCallError(
-            call,
-            "UPDATE .. FROM" if "FROM" in parts else "SET of several columns at once",
-            "Compute the call in a subquery of FROM: UPDATE t SET x = s.answer FROM "
-            "(SELECT id, smart_llm(..) AS answer FROM ..) s WHERE t.id = s.id.",
-        )
-    _refuse_returning(parts, call)
-    table, name = _target(head[len("UPDATE") :])
-    values = ", ".join(f"{item[1]} AS __v{i}" for i, item in enumerate(items) if item)
-    where = f" WHERE {parts['WHERE']}" if "WHERE" in parts else ""
-    query = f"SELECT {name}.rowid AS __row, {values} FROM {table}{where}"
-    source = plan(query)
-    if source == query and not call_texts(parts["SET"]):
-        return text
-    sets = ", ".join(f"{item[0]} = __new.__v{i}" for i, item in enumerate(items) if item)
-    returning = f" RETURNING {parts['RETURNING']}" if "RETURNING" in parts else ""
-    condition = f"{name}.rowid = __new.__row{returning}{rest}"
-    return f"{head}SET {sets} FROM ({source}) AS __new WHERE {condition}"
-
-
-def _delete(text: str, plan: Callable[[str], str], call: str) -> str:
-    parts, head, rest = _clauses(text, ("FROM", "USING", "WHERE", "RETURNING"))
-    if "USING" in parts or "FROM" not in parts or "WHERE" not in parts:
-        raise UnplannableCallError(
-            call,
-            "DELETE .. USING",
-            "Find the rows in a subquery: DELETE FROM t WHERE id IN (SELECT .. QUALIFY ..).",
-        )
-    _refuse_returning(parts, call)
-    table, name = _target(parts["FROM"])
-    query = f"SELECT {name}.rowid AS __row FROM {table} WHERE {parts['WHERE']}"
-    source = plan(query)
-    if source == query:
-        return text
-    returning = f" RETURNING {parts['RETURNING']}" if "RETURNING" in parts else ""
-    return f"{head}FROM {table} WHERE {name}.rowid IN ({source}){returning}{rest}"
-
-
-def _refuse_returning(parts: dict[str, str], call: str) -> None:
-    if call_texts(parts.get("RETURNING", "")):
-        raise UnplannableCallError(call, "RETURNING", "Select the changed rows afterwards.")
-
-
-def _split(assignments: str) -> list[tuple[str, str] | None]:
-    """Column and expression of each assignment; None for what is not `column = expression`."""
-    found = list(top_level(tokens(assignments)))
-    commas = [token for token in found if token.token_type == TokenType.COMMA]
-    starts = [0, *[comma.end + 1 for comma in commas]]
-    stops = [*[comma.start for comma in commas], len(assignments)]
-    items: list[tuple[str, str] | None] = []
-    for start, stop in zip(starts, stops, strict=True):
-        equal = next(
-            (t for t in found if t.token_type == TokenType.EQ and start <= t.start < stop), None
-        )
-        left = assignments[start : equal.start].strip() if equal else ""
-        if equal is None or left.startswith("("):
-            items.append(None)
-        else:
-            items.append((left, assignments[equal.end + 1 : stop].strip()))
-    return items

@@ -1,40 +1,31 @@
-"""Texts of statements: where they begin, and which part is the query."""
+"""Texts of statements: their words, and where calls stand in them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from sqlglot.errors import SqlglotError
 from sqlglot.tokenizer_core import Token, TokenType
 
 from smartsql.errors import QueryError
+from smartsql.sql.normalise.calls import NAMES
 from smartsql.sql.normalise.dialect import Faithful
+from smartsql.sql.normalise.parameters import separated
 
-_MENTION = re.compile(r"smart_llm", re.IGNORECASE)
+_MENTION = re.compile("|".join(sorted(NAMES)), re.IGNORECASE)
 _OPENING = {TokenType.L_PAREN, TokenType.L_BRACKET, TokenType.L_BRACE}
 _CLOSING = {TokenType.R_PAREN, TokenType.R_BRACKET, TokenType.R_BRACE}
-_QUERY = {"SELECT", "WITH", "FROM", "VALUES", "PIVOT", "UNPIVOT"}
+_TEXTS = {TokenType.STRING, TokenType.IDENTIFIER, TokenType.HEREDOC_STRING}
+_STRINGS = {TokenType.STRING, TokenType.HEREDOC_STRING}
+
+QUERY_WORDS = ("SELECT", "WITH", "FROM", "VALUES", "PIVOT", "UNPIVOT")
+"""How queries begin."""
 
 
 def mentions_smart_call(text: str) -> bool:
     """Whether a smart call may stand in a text; cheap, never wrongly False."""
     return _MENTION.search(text) is not None
-
-
-@dataclass(frozen=True, slots=True)
-class Portion:
-    """A statement as three texts: what stands before its query, the query, what stands after.
-
-    Attributes:
-        kind: first word of the statement that holds the query, in capitals ("SELECT", "CREATE").
-    """
-
-    kind: str
-    head: str
-    query: str
-    tail: str
 
 
 def tokens(text: str) -> list[Token]:
@@ -47,7 +38,7 @@ def tokens(text: str) -> list[Token]:
         return list(Faithful().tokenize(text))
     except SqlglotError as error:
         raise QueryError(
-            f"cannot find the words of {text.strip()[:200]!r}, so its smart_llm calls cannot be "
+            f"cannot find the words of {text.strip()[:200]!r}, so its smart calls cannot be "
             f"planned ({error}). Check its quotes, or put the call into a SELECT list or QUALIFY."
         ) from error
 
@@ -62,60 +53,106 @@ def is_readable(text: str) -> bool:
 
 def statements(text: str) -> list[str]:
     """The statements of a text with their separators; joined they are the text again."""
-    cuts = [
-        token.end + 1
-        for token, depth in _nested(tokens(text))
-        if is_word(token, ";") and depth == 0
-    ]
-    pieces = [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-    return [piece for piece in pieces if piece]
-
-
-def portion(text: str) -> Portion | None:
-    """The query inside a statement; None where there is none."""
-    found = tokens(text)
-    while found and is_word(found[-1], ";"):
-        found.pop()
-    if not found:
-        return None
-    span = _query_span(found)
-    if span is None:
-        return None
-    first, last, kind = span
-    start, end = found[first].start, found[last].end + 1
-    return Portion(kind, text[:start], text[start:end], text[end:])
+    return separated(text)
 
 
 def is_word(token: Token, text: str) -> bool:
     """Whether a token is this word or sign, and not a name or a text that spells it."""
-    return token.text.upper() == text and token.token_type not in {
-        TokenType.STRING,
-        TokenType.IDENTIFIER,
-    }
+    return token.text.upper() == text and token.token_type not in _TEXTS
+
+
+class Words:
+    """The words of a statement, without semicolons at its end.
+
+    Positions that are out of range are no word at all, so that callers may look ahead.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        found = tokens(text)
+        while found and is_word(found[-1], ";"):
+            found.pop()
+        self.tokens = found
+        self._depths = [depth for _, depth in _nested(found)]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def is_any(self, at: int, *words: str) -> bool:
+        """Whether one of these words or signs (in capitals) stands here."""
+        return 0 <= at < len(self) and any(is_word(self.tokens[at], word) for word in words)
+
+    def are(self, at: int, *words: str) -> bool:
+        """Whether these words stand here, one after the other."""
+        return all(self.is_any(at + step, word) for step, word in enumerate(words))
+
+    def is_string(self, at: int) -> bool:
+        """Whether a text in quotes or dollars stands here."""
+        return 0 <= at < len(self) and self.tokens[at].token_type in _STRINGS
+
+    def begins_query(self, at: int) -> bool:
+        """Whether a query may begin here, in brackets or not."""
+        while self.is_any(at, "("):
+            at += 1
+        return self.is_any(at, *QUERY_WORDS)
+
+    def find(self, words: tuple[str, ...], start: int, stop: int | None = None) -> int | None:
+        """The first of the words outside brackets, from `start` on and before `stop`."""
+        for at in range(start, len(self) if stop is None else stop):
+            if self._depths[at] == self._depths[start] and self.is_any(at, *words):
+                return at
+        return None
+
+    def closing(self, opened: int) -> int:
+        """The bracket that closes the one at `opened`; the last word if there is none."""
+        for at in range(opened + 1, len(self)):
+            if self._depths[at] == self._depths[opened] and self.tokens[at].token_type in _CLOSING:
+                return at
+        return len(self) - 1
+
+    def listed(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """First and last word of each item between commas, from `start` up to before `stop`."""
+        if start >= stop:
+            return []
+        items = []
+        while (comma := self.find((",",), start, stop)) is not None:
+            items.append((start, comma - 1))
+            start = comma + 1
+        return [*items, (start, stop - 1)]
+
+    def slice(self, first: int, last: int) -> str:
+        """The text from one word to another, both included."""
+        if last < first:
+            return ""
+        return self.text[self.tokens[first].start : self.tokens[last].end + 1]
+
+    def before(self, at: int) -> str:
+        """The text before a word; all of it behind the last one."""
+        return self.text[: self.tokens[at].start] if at < len(self) else self.text
+
+    def after(self, at: int) -> str:
+        """The text behind a word."""
+        return self.text[self.tokens[at].end + 1 :]
+
+    def calls(self, start: int = 0, stop: int | None = None) -> list[tuple[int, int]]:
+        """First and last word of each smart call that is in no other one."""
+        found = []
+        at, end = start, len(self) if stop is None else stop
+        while at < end:
+            token = self.tokens[at]
+            named = _MENTION.fullmatch(token.text) and token.token_type not in _STRINGS
+            if named and self.is_any(at + 1, "("):
+                last = self.closing(at + 1)
+                found.append((at, last))
+                at = last
+            at += 1
+        return found
 
 
 def call_texts(text: str) -> list[str]:
-    """Texts of the smart calls in a text, as far as tokens tell."""
-    found = tokens(text)
-    calls = []
-    for at, token in enumerate(found[:-1]):
-        if not _MENTION.fullmatch(token.text) or token.token_type == TokenType.STRING:
-            continue
-        if found[at + 1].token_type != TokenType.L_PAREN:
-            continue
-        depth, end = 0, found[at + 1].end
-        for other in found[at + 1 :]:
-            depth += (other.token_type in _OPENING) - (other.token_type in _CLOSING)
-            end = other.end
-            if depth == 0:
-                break
-        calls.append(text[token.start : end + 1])
-    return calls
-
-
-def top_level(found: list[Token]) -> Iterator[Token]:
-    """Tokens outside all brackets."""
-    return (token for token, depth in _nested(found) if depth == 0)
+    """Texts of the smart calls in a text that are in no other one, as far as tokens tell."""
+    words = Words(text)
+    return [words.slice(first, last) for first, last in words.calls()]
 
 
 def _nested(found: list[Token]) -> Iterator[tuple[Token, int]]:
@@ -127,88 +164,3 @@ def _nested(found: list[Token]) -> Iterator[tuple[Token, int]]:
         yield token, depth
         if token.token_type in _OPENING:
             depth += 1
-
-
-def _query_span(found: list[Token]) -> tuple[int, int, str] | None:
-    """First and last token of the query, and the kind of statement around it."""
-    marks = _Marks(found)
-    start = _after_prefixes(found, marks)
-    if start >= len(found):
-        return None
-    last = len(found) - 1
-    kind = found[start].text.upper()
-    if kind in _QUERY or found[start].token_type == TokenType.L_PAREN:
-        changes = {"INSERT", "UPDATE", "DELETE", "MERGE"}
-        is_change = kind == "WITH" and marks.find(changes, start) is not None
-        return None if is_change else (start, last, "SELECT")
-    span = None
-    if kind == "CREATE":
-        head = {token.text.upper() for token in found[start : start + 6]}
-        at = marks.find({"AS"}, start)
-        if at is not None and head & {"TABLE", "VIEW"} and not head & {"MACRO", "FUNCTION"}:
-            span = at + 1, last
-    elif kind == "INSERT":
-        begin = marks.find(_QUERY, start)
-        if begin is not None:
-            span = begin, marks.end_of_insert(begin, last)
-    elif kind == "COPY" and found[start + 1].token_type == TokenType.L_PAREN:
-        span = start + 2, marks.closing(start + 1) - 1
-    elif kind == "MERGE":
-        using = marks.find({"USING"}, start)
-        if using is not None and found[using + 1].token_type == TokenType.L_PAREN:
-            span = using + 2, marks.closing(using + 1) - 1
-    return None if span is None else (*span, kind)
-
-
-class _Marks:
-    """Where words and brackets are among tokens."""
-
-    def __init__(self, found: list[Token]) -> None:
-        self._found = found
-        self._depths = [depth for _, depth in _nested(found)]
-
-    def find(self, words: set[str], start: int) -> int | None:
-        """The first of the words outside brackets, from `start` on."""
-        for index in range(start, len(self._found)):
-            if self._depths[index] == 0 and any(is_word(self._found[index], w) for w in words):
-                return index
-        return None
-
-    def closing(self, opened: int) -> int:
-        """The bracket that closes the one at `opened`; the end if there is none."""
-        for index in range(opened + 1, len(self._found)):
-            if (
-                self._depths[index] == self._depths[opened]
-                and self._found[index].token_type in _CLOSING
-            ):
-                return index
-        return len(self._found) - 1
-
-    def end_of_insert(self, begin: int, last: int) -> int:
-        """The last token before ON CONFLICT and RETURNING."""
-        for word in ("CONFLICT", "RETURNING"):
-            at = self.find({word}, begin)
-            if at is not None:
-                return at - (2 if word == "CONFLICT" else 1)
-        return last
-
-
-def _after_prefixes(found: list[Token], marks: _Marks) -> int:
-    """Where the statement begins behind EXPLAIN, PREPARE .. AS, DESCRIBE, SUMMARIZE."""
-    at = 0
-    while at < len(found):
-        if is_word(found[at], "EXPLAIN"):
-            at += 1
-            while at < len(found) and (
-                is_word(found[at], "ANALYZE") or found[at].token_type == TokenType.L_PAREN
-            ):
-                at = marks.closing(at) + 1 if found[at].token_type == TokenType.L_PAREN else at + 1
-        elif is_word(found[at], "PREPARE"):
-            while at < len(found) and not is_word(found[at], "AS"):
-                at += 1
-            at += 1
-        elif any(is_word(found[at], word) for word in ("DESCRIBE", "DESC", "SUMMARIZE", "SHOW")):
-            at += 1
-        else:
-            return at
-    return at

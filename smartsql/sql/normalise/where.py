@@ -9,6 +9,8 @@ aggregates, windows or other calls, which must see the filtered rows, the filter
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlglot import exp
 
 from smartsql.sql.normalise.calls import (
@@ -18,7 +20,9 @@ from smartsql.sql.normalise.calls import (
     own,
     own_calls,
 )
-from smartsql.sql.normalise.dialect import sql
+from smartsql.sql.normalise.cheap import is_total
+from smartsql.sql.normalise.dialect import key, sql
+from smartsql.sql.normalise.limit import can_stop
 from smartsql.sql.normalise.nest import Names, expand_aliases, nest
 
 
@@ -74,16 +78,66 @@ def plan_where(select: exp.Select, names: Names) -> bool:
     if not smart:
         return False
     names.changed = True
+    steps = by_effort(smart) if names.economical and not can_stop(select) else [smart]
+    if len(steps) > 1:
+        names.spared = True
+        set_where(select, [condition for step in steps[1:] for condition in step])
+        _nest_filtered(select, names, cheap, steps[0])
+        return True
     if _is_simple(select):
         set_where(select, cheap)
         add_to_qualify(select, smart)
         return True
     set_where(select, [])
+    _nest_filtered(select, names, cheap, smart)
+    return True
+
+
+def by_effort(smart: Sequence[exp.Expr]) -> list[list[exp.Expr]]:
+    """Conditions on answers in the order in which to ask: those with fewer calls first.
+
+    Conditions on the same calls belong to one step. As long as one of them could raise, the order
+    of writing is kept: the earlier ones may be there to prevent that.
+    """
+    remaining = list(smart)
+    free = all(_is_total(condition) for condition in smart)
+    known: set[str] = set()
+    steps: list[list[exp.Expr]] = []
+    while remaining:
+        first = min(remaining, key=lambda c: len(_texts(c) - known)) if free else remaining[0]
+        known |= _texts(first)
+        step: list[exp.Expr] = []
+        for condition in remaining:
+            if _texts(condition) <= known:
+                step.append(condition)
+            elif not free:
+                break
+        steps.append(step)
+        remaining = [c for c in remaining if not any(c is done for done in step)]
+    return steps
+
+
+def _texts(condition: exp.Expr) -> set[str]:
+    return {key(call) for call in own_calls(condition)}
+
+
+def _is_total(condition: exp.Expr) -> bool:
+    """Whether a condition cannot raise, whatever the answers are."""
+    answered = exp.paren(condition)
+    for call in own_calls(answered):
+        if call.parent is not None:
+            call.replace(exp.Null())
+    return is_total(answered)
+
+
+def _nest_filtered(
+    select: exp.Select, names: Names, cheap: list[exp.Expr], smart: list[exp.Expr]
+) -> None:
+    """Filter in a query of its own; answers that are read outside are passed on."""
     inside = {sql(call): call for condition in smart for call in own_calls(condition)}
     outside = {sql(call) for call in own_calls(select)}
     lifted = [call for text, call in inside.items() if text in outside]
     nest(select, names, lifted=lifted, where=conjunction(cheap), qualify=conjunction(smart))
-    return True
 
 
 def _is_simple(select: exp.Select) -> bool:
