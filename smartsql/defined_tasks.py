@@ -35,6 +35,7 @@ class DefinedTasks:
     def __init__(self, settings: Settings, store: Ledger) -> None:
         self._settings = settings
         self._stored = TaskTable(store)
+        self._rehearsed: dict[str, Task | None] = {}
 
     def task(self, name: str | None) -> Task:
         """The task of that name, the default task, or prompts sent as they stand.
@@ -44,7 +45,10 @@ class DefinedTasks:
         """
         name = name or self._settings.default_task
         if name is not None and name not in self._settings.tasks:
-            found = self._stored.find(name)
+            rehearsed = self._rehearsed.get(name)
+            if rehearsed is not None:
+                return rehearsed
+            found = None if name in self._rehearsed else self._stored.find(name)
             if found is not None:
                 fields = found.fields
                 return Task(name, fields["prompt"], tuple(fields["labels"]), fields["equal"])
@@ -63,10 +67,7 @@ class DefinedTasks:
         fields = {"prompt": task.template, "labels": list(task.labels), "equal": known["equal"]}
         version = self._stored.write(name, fields, replace=replace)
         if not version:
-            raise QueryError(
-                f"there is a smart task {name!r} already. Write CREATE OR REPLACE SMART TASK for a "
-                f"new version of it, or DROP SMART TASK {name} first."
-            )
+            raise _exists(name)
         return version
 
     def drop(self, name: str, *, missing_ok: bool) -> bool:
@@ -79,12 +80,22 @@ class DefinedTasks:
         self._refuse_configured(name)
         dropped = bool(self._stored.write(name, None))
         if not dropped and not missing_ok:
-            known = ", ".join(task.name for task in self._stored.all()) or "none"
-            raise QueryError(
-                f"there is no smart task {name!r} (defined with SQL: {known}). FROM smart_tasks() "
-                f"lists all; DROP SMART TASK IF EXISTS does not mind."
-            )
+            raise self._missing(name)
         return dropped
+
+    def rehearse(self, name: str, task: Task | None, *, lenient: bool) -> None:
+        """Define a task, or drop it (None), for this object only.
+
+        Errors: see `define` and `drop`; `lenient` is their `replace` and `missing_ok`.
+        """
+        self._refuse_configured(name)
+        stored = name not in self._rehearsed and self._stored.find(name) is not None
+        known = stored or self._rehearsed.get(name) is not None
+        if known and task is not None and not lenient:
+            raise _exists(name)
+        if not known and task is None and not lenient:
+            raise self._missing(name)
+        self._rehearsed[name] = task
 
     def table(self) -> pa.Table:
         """All tasks, those of the configuration first."""
@@ -111,9 +122,23 @@ class DefinedTasks:
         ]
         return pa.Table.from_pylist(rows, schema=TASKS)
 
+    def _missing(self, name: str) -> QueryError:
+        known = ", ".join(task.name for task in self._stored.all()) or "none"
+        return QueryError(
+            f"there is no smart task {name!r} (defined with SQL: {known}). FROM smart_tasks() "
+            f"lists all; DROP SMART TASK IF EXISTS does not mind."
+        )
+
     def _refuse_configured(self, name: str) -> None:
         if name in self._settings.tasks:
             raise ConfigError(
                 f"task {name!r} is defined in the configuration, where it stays: change it there, "
                 f"or choose another name."
             )
+
+
+def _exists(name: str) -> QueryError:
+    return QueryError(
+        f"there is a smart task {name!r} already. Write CREATE OR REPLACE SMART TASK for a "
+        f"new version of it, or DROP SMART TASK {name} first."
+    )

@@ -207,6 +207,10 @@ class Engine:
         """Drop a task that SQL defined. Errors: see `DefinedTasks.drop`."""
         return self.tasks_by_name.drop(name, missing_ok=missing_ok)
 
+    def rehearse_task(self, name: str, task: Task | None, *, lenient: bool) -> None:
+        """Define or drop a task without keeping it. Errors: see `DefinedTasks.rehearse`."""
+        self.tasks_by_name.rehearse(name, task, lenient=lenient)
+
     def close(self) -> None:
         """Release models and the ledger."""
         for backend in self.backends.values():

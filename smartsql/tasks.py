@@ -10,12 +10,12 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
 from typing import Any, Literal
 
 from smartsql.answers.schemas import ANSWER
 from smartsql.answers.structures import parsed
-from smartsql.answers.values import Unreadable, read, unfenced
+from smartsql.answers.values import Unreadable, each_once, read, unfenced
 from smartsql.errors import ConfigError
 from smartsql.gateway import SHOWN
 from smartsql.templates import PLACEHOLDER
@@ -27,6 +27,9 @@ TRUTH = ("true", "false")
 """The labels of a question."""
 _TRUTH_WORDS = {"yes": "true", "no": "false"}
 _PUNCTUATION = " \t\r\n.,;:!?\"'`*_()[]<>“”‘’«»"
+_POINT_OF_NUMBER = re.compile(r"\.\d", re.ASCII)
+_WIDEST = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
+"""Rounds nothing: two long numbers that differ in their last digit are two."""
 _NUMBER = re.compile(r"[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?(?:[eE][+-]?\d{1,4})?", re.ASCII)
 
 
@@ -157,8 +160,11 @@ class Reading:
 
 
 def folded(text: str) -> str:
-    """Case, white space and outer punctuation taken away."""
-    return " ".join(text.casefold().split()).strip(_PUNCTUATION)
+    """Case, white space and outer punctuation taken away; a number keeps its point: .5 %."""
+    said = " ".join(text.casefold().split()).rstrip(_PUNCTUATION)
+    rest = said.lstrip(_PUNCTUATION)
+    before = said[: len(said) - len(rest)]
+    return f".{rest}" if before.endswith(".") and _POINT_OF_NUMBER.match(f".{rest}") else rest
 
 
 def _label_reader(
@@ -170,7 +176,8 @@ def _label_reader(
         if label in labels:
             readings.setdefault(word, Reading(label, label))
     by_length = sorted(readings, key=len, reverse=True)
-    opening = re.compile(rf"({'|'.join(map(re.escape, by_length))})(?!\w)")
+    # "3.7" and "3/10" do not open with the label 3, nor "positive-ish" with positive
+    opening = re.compile(rf"({'|'.join(map(re.escape, by_length))})(?!\w|[-/]\w|[.,:]\d)")
     anywhere = re.compile(rf"(?<!\w)({'|'.join(map(re.escape, by_length))})(?!\w)")
 
     def read(raw: str) -> Reading | None:
@@ -191,7 +198,7 @@ def _word(raw: str) -> str:
     text = unfenced(raw)
     if text.startswith("{"):
         try:
-            value = json.loads(text)
+            value = json.loads(text, object_pairs_hook=each_once)
         except (ValueError, RecursionError):
             return raw
         if not isinstance(value, dict) or list(value) != [ANSWER]:
@@ -227,7 +234,7 @@ def _number_key(raw: str) -> str | None:
     if not _NUMBER.fullmatch(text) or not any(c.isdigit() for c in text):
         return None
     value = Decimal(text.replace(",", ""))
-    return "0" if value == 0 else str(value.normalize())
+    return "0" if value == 0 else str(value.normalize(_WIDEST))
 
 
 def _json_key(raw: str) -> str | None:
@@ -237,20 +244,30 @@ def _json_key(raw: str) -> str | None:
     if text[:1] not in ("{", "["):
         return None
     try:
-        value = json.loads(text)
-        return json.dumps(_whole_numbers(value), sort_keys=True, ensure_ascii=False)
+        value = json.loads(
+            text,
+            object_pairs_hook=each_once,
+            parse_float=_JSONNumber,
+            parse_int=_JSONNumber,
+            parse_constant=_JSONNumber,
+        )
+        return json.dumps(_by_value(value), sort_keys=True, ensure_ascii=False)
     except (ValueError, RecursionError):
         return None
 
 
-def _whole_numbers(value: Any) -> Any:
-    """1.0 and 1 are the same number."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
+class _JSONNumber(str):
+    """A number of JSON as it was written: a float would round it."""
+
+
+def _by_value(value: Any) -> Any:
+    """1.0 and 1 are the same number, "1" is a text."""
+    if isinstance(value, _JSONNumber):
+        return [_number_key(value) or value]
     if isinstance(value, list):
-        return [_whole_numbers(item) for item in value]
+        return ["list", *map(_by_value, value)]
     if isinstance(value, dict):
-        return {key: _whole_numbers(item) for key, item in value.items()}
+        return {key: _by_value(item) for key, item in value.items()}
     return value
 
 

@@ -174,12 +174,62 @@ def test_answers_of_another_value_do_not_agree(other: str) -> None:
         (varied(parts=[{"name": "x", "share": float("nan")}]), "NaN"),
         (varied().replace("0.5", "1e999"), "too large for DOUBLE"),
         (varied().replace("19.9", "1" * 500), "500 digits"),
+        (varied().replace("19.9", "1e99999999999999999999"), "beyond all types"),
+        (varied().replace('"n": 3', '"n": 3, "n": 4'), "the key 'n' stands in it twice"),
+        (varied().replace('"n": 3', '"n": 3, "n": 3'), "twice"),
+        (varied().replace('"share": 0.5', '"share": 0.5, "share": 5'), "'share' stands in it"),
+        (varied(n="NaN"), "not a number"),
+        (varied(n=2**100), "out of the range"),
+        (varied(ok=1), "not true or false"),
     ],
 )
 def test_what_is_not_of_the_structure_is_no_answer_and_says_why(raw: str, why: str) -> None:
     assert keys(raw) == [None]
     with pytest.raises(Unreadable, match=why):
         read(raw, parsed(STRUCTURE), folded)
+
+
+@pytest.mark.parametrize(
+    ("kind", "same", "other"),
+    [
+        ("HUGEINT", ("1e38", f"{10**38}", f'"{10**38}"', "1.0e38"), f"{10**38 + 1}"),
+        ("BIGINT", ("9007199254740993", "9007199254740993.0"), "9007199254740992"),
+        ("DOUBLE", ("0", "-0.0", "0e9"), "5e-324"),
+        ("DECIMAL(38,9)", ("0.123456789", "0.1234567890", "12345678.9e-8"), "0.123456788"),
+        ("DOUBLE", ("1e3", "1000", '"1,000.0"', "1E+3"), "1000.0000000000002"),
+        ("FLOAT", ("0.1", "0.10000000149011612"), "0.11"),
+        ("VARCHAR", ('"a"', '" A. "'), '"b"'),
+        ("VARCHAR", ("null",), '"null"'),
+        ("VARCHAR", ("null",), '""'),
+        ("BOOLEAN", ("true", '"True"', '"yes"'), "null"),
+        ("TIME", ('"09:30"', '"09:30:00.000"', '"09:30Z"'), '"09:30:01"'),
+    ],
+)
+def test_values_agree_when_and_only_when_duckdb_would_hold_the_same(
+    kind: str, same: tuple[str, ...], other: str
+) -> None:
+    raws = [f'{{"v": {text}}}' for text in (*same, other)]
+    *found, last = keys(*raws, structure=f'{{"v": "{kind}"}}')
+    assert len(set(found)) == 1 and None not in found
+    assert last is not None and last != found[0]
+
+
+def test_lists_and_structs_are_not_flattened_when_they_are_compared() -> None:
+    structure = '{"a": [["INT"]], "b": {"c": ["INT"]}}'
+    raws = [
+        '{"a": [[1], [2]], "b": {"c": [3]}}',
+        '{"a": [[1, 2]], "b": {"c": [3]}}',
+        '{"a": [[1], [2], []], "b": {"c": [3]}}',
+        '{"a": [[1], [2], null], "b": {"c": [3]}}',
+        '{"a": [[2], [1]], "b": {"c": [3]}}',
+        '{"a": [[1], [2]], "b": {"c": null}}',
+        '{"a": [[1], [2]], "b": {"c": [null]}}',
+        '{"a": [[1], [2]], "b": {"c": []}}',
+        '{"a": [[1], [2]], "b": null}',
+        '{"a": null, "b": {"c": [3]}}',
+    ]
+    found = keys(*raws, structure=structure)
+    assert None not in found and len(set(found)) == len(raws)
 
 
 def test_values_reach_duckdb_exactly() -> None:
@@ -294,6 +344,7 @@ class World:
             kind="python",
             function=big,
             version="1",
+            parameters={"reads": "cell"},
             reference=True,
             input_usd_per_mtok=1,
             output_usd_per_mtok=1,
@@ -315,7 +366,11 @@ def test_another_question_never_gets_an_answer_to_this_one(tmp_path: Any) -> Non
         "smart_classify(x, ['true', 'false'])",
         "smart_classify(x, ['true', 'false', 'unknown'])",
         "smart_classify(x, ['true', 'false'], instruction := 'Think.')",
+        "smart_classify(x, ['false', 'true'])",
+        "smart_filter(x, 'is it red?')",
         'smart_extract(x, \'{"answer": "BOOLEAN"}\')',
+        'smart_extract(x, \'{"answer": "VARCHAR"}\')',
+        "smart_extract(x, '{\"answer\": \"BOOLEAN\"}', instruction := 'Think.')",
         "smart_llm(x)",
     ]
     for question in questions:
@@ -326,7 +381,15 @@ def test_another_question_never_gets_an_answer_to_this_one(tmp_path: Any) -> Non
     for question in questions:
         again = World(store, {"some text": "never asked"})
         found = again.ask(question)
-        assert again.asked == [] and found[0] in (True, "true", {"answer": True})
+        assert again.asked == [] and found[0] in (
+            True,
+            "true",
+            {"answer": True},
+            {"answer": "true"},
+        )
+    same = World(store, {"some text": "never asked"})  # another spelling of one structure
+    assert same.ask('smart_extract(x, \' {"answer" : "bool"}\')') == [{"answer": True}]
+    assert same.asked == []
 
 
 @pytest.mark.parametrize("on_error", ["error", "null"])

@@ -18,7 +18,7 @@ from smartsql.asking import budget
 from smartsql.asking.budget import Budget, DailyBudget, Gate
 from smartsql.errors import BudgetError
 from smartsql.ledger import Ledger, spending
-from tests.gateway.server import TestServer
+from tests.gateway.server import Answer, TestServer
 
 USD_PER_MTOK = 1000.0
 WORKER = """
@@ -91,6 +91,41 @@ def test_two_processes_never_exceed_the_budget_of_a_day(tmp_path: Path) -> None:
                 assert len(con.execute(asking(first, 250)).fetchall()) == 250
         assert server.max_billed() == 1
         assert len(server.bill) == 500
+
+
+def test_an_endpoint_that_keeps_to_no_limit_surprises_once(tmp_path: Path) -> None:
+    usage = (10, 500)  # the limit is 4
+    with TestServer(lambda model, prompt: Answer("long", usage=usage), latency_s=0.02) as server:
+        call = sum(usage) * USD_PER_MTOK / 1e6
+        with opened(server, tmp_path / "a.sqlite", session_budget_usd=10 * call) as con:
+            con.execute(asking(0, 1)).fetchall()
+            with pytest.raises(BudgetError) as caught:
+                con.execute(asking(1, 100)).fetchall()
+        assert server.most_in_flight > 4
+        assert billed_usd(server) == pytest.approx(caught.value.spent_usd)
+        assert 7 * call < billed_usd(server) <= 10 * call
+
+
+def test_a_process_that_is_killed_never_lets_the_next_ones_pass_the_cap(tmp_path: Path) -> None:
+    store = tmp_path / "answers.sqlite"
+    Ledger(store).close()
+    with TestServer(latency_s=0.03) as server:
+        for first, stop in ((0, 20), (1000, 40), (2000, None)):
+            worker = subprocess.Popen(
+                [sys.executable, "-c", WORKER, server.base_url, str(store), str(first), "6"],
+                stdout=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "PYTHONPATH": os.getcwd()},
+            )
+            deadline = time.monotonic() + 60
+            while stop and len(server.bill) < stop and time.monotonic() < deadline:
+                if worker.poll() is not None:
+                    break
+                time.sleep(0.002)
+            if stop:
+                worker.kill()
+            worker.communicate(timeout=60)
+        assert 0 < billed_usd(server) <= 6.0
 
 
 def test_a_session_stops_at_its_budget_and_the_next_one_goes_on(tmp_path: Path) -> None:

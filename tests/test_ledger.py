@@ -84,9 +84,9 @@ def test_a_claim_belongs_to_one_owner_until_it_is_released() -> None:
 def test_a_lease_of_the_dead_expires(monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = Ledger.in_memory()
     i = ledger.identity("m", "i")
-    monkeypatch.setattr("smartsql.ledger.store.LEASE_S", -1.0)
+    monkeypatch.setattr("smartsql.ledger.claims.LEASE_S", -1.0)
     ledger.claim(i, [A], "dead")
-    monkeypatch.setattr("smartsql.ledger.store.LEASE_S", 60.0)
+    monkeypatch.setattr("smartsql.ledger.claims.LEASE_S", 60.0)
     assert ledger.claim(i, [A], "alive") == set()
     ledger.renew("alive")
     assert ledger.claim(i, [A], "third") == {A}

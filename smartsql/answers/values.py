@@ -57,7 +57,15 @@ def read(raw: str, shape: Struct, fold: Callable[[str], str]) -> Value:
     """
     text = unfenced(raw)
     try:
-        value = json.loads(text, parse_float=_decimal, parse_int=_decimal, parse_constant=_nothing)
+        value = json.loads(
+            text,
+            object_pairs_hook=each_once,
+            parse_float=_decimal,
+            parse_int=_decimal,
+            parse_constant=_nothing,
+        )
+    except Unreadable:
+        raise
     except (ValueError, RecursionError) as error:
         raise Unreadable(f"it is not JSON: {error}") from None
     return _value(value, shape, "", fold)
@@ -72,10 +80,27 @@ def unfenced(raw: str) -> str:
     return text
 
 
+def each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The members of an object of JSON, as a hook for `json`.
+
+    Raises:
+        Unreadable: a key stands twice, and may mean either of its values.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise Unreadable(f"the key {twice[:60]!r} stands in it twice")
+    return found
+
+
 def _decimal(text: str) -> Decimal:
     if len(text) > LONGEST_NUMBER:
         raise Unreadable(f"a number of {len(text)} digits")
-    return Decimal(text)
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        raise Unreadable(f"the number {text[:40]} is beyond all types") from None
 
 
 def _nothing(text: str) -> None:

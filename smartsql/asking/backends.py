@@ -113,4 +113,5 @@ def _python(model: Model) -> Backend:
     price = FREE
     if model.input_usd_per_mtok is not None and model.output_usd_per_mtok is not None:
         price = Price(model.input_usd_per_mtok, model.output_usd_per_mtok, "configuration")
-    return PythonBackend(model.name, function, model.version, price)
+    reads = model.parameters.get("reads")
+    return PythonBackend(model.name, function, model.version, price, reads=reads)

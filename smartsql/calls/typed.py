@@ -47,17 +47,28 @@ def options_of(kind: str, subject: str | None, instruction: str | None = None) -
     if kind == "filter":
         found: dict[str, Any] = {"question": subject.strip()}
     elif kind == "classify":
-        found = {"labels": _labels(json.loads(subject)), "instruction": said}
+        found = {"labels": _labels(_listed(subject)), "instruction": said}
     else:
         found = {"structure": canonical(subject), "instruction": said}
     return json.dumps(found, ensure_ascii=False, sort_keys=True)
 
+
+STRUCTURES = 'Write names and types, such as \'{"price": "DECIMAL(10,2)", "currency": "VARCHAR"}\'.'
+"""What to write where a structure cannot be read."""
 
 _ADVICE = {
     "filter": "write what is to be true of the input, such as 'Is the review about delivery?'.",
     "classify": "list the answers that are allowed, such as ['positive', 'negative'].",
     "extract": 'write names and types, such as \'{"price": "DECIMAL(10,2)"}\'.',
 }
+
+
+def _listed(subject: str) -> object:
+    """What a JSON text says; other texts are no list, but what they are."""
+    try:
+        return json.loads(subject)
+    except ValueError:
+        return subject
 
 
 def _labels(labels: object) -> list[str]:
@@ -67,10 +78,14 @@ def _labels(labels: object) -> list[str]:
         ParameterError: fewer than two, too many, NULL or blank, or not to be told apart.
     """
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise ParameterError(f"labels of smart_classify are not all texts: {str(labels)[:100]}")
+        raise ParameterError(
+            f"labels of smart_classify are {str(labels)[:100]!r}, which are not all texts in a "
+            f"list; {_ADVICE['classify']}"
+        )
     if not _FEWEST_LABELS <= len(labels) <= MOST_LABELS:
         raise ParameterError(
-            f"labels of smart_classify are {len(labels)}; give {_FEWEST_LABELS} to {MOST_LABELS}."
+            f"labels of smart_classify are {len(labels)} in number; "
+            f"give {_FEWEST_LABELS} to {MOST_LABELS}."
         )
     seen: dict[str, str] = {}
     for label in labels:

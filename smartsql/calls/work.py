@@ -165,7 +165,9 @@ def identity_of(backend: Backend, kind: str, task: Task) -> str:
     """
     identity = typed_identity(backend.identity(task.labels), task)
     if kind in ("python", "learned") and task.template is not None:
-        return f"{identity} in {digest(task.template).hex()}"
+        # in calls whose answers have a type, functions once were told the cell alone
+        told = " told the question" if kind == "python" and task.kind != "llm" else ""
+        return f"{identity} in {digest(task.template).hex()}{told}"
     return identity
 
 

@@ -10,9 +10,8 @@ import click
 from smartsql.reports.report import format_cost
 
 if TYPE_CHECKING:
-    import duckdb
-
     from smartsql.api import Connection
+    from smartsql.cli.statements import Statement
 
 
 class NotConfirmed(click.ClickException):
@@ -25,7 +24,7 @@ class NotConfirmed(click.ClickException):
         click.echo(self.message, err=True)
 
 
-def check_price(connection: Connection, statement: duckdb.Statement) -> None:
+def check_price(connection: Connection, statement: Statement) -> None:
     """Ask, where a statement is expected to cost more than may be spent without asking.
 
     Raises:
@@ -38,7 +37,7 @@ def check_price(connection: Connection, statement: duckdb.Statement) -> None:
     from smartsql.errors import QueryError
 
     limit_usd = connection.engine.settings.confirm_above_usd
-    if limit_usd is None or _only_explains(statement):
+    if limit_usd is None or statement.parsed is None or _only_explains(statement):
         return
     try:
         if not connection.has_calls(statement.query):
@@ -62,7 +61,7 @@ def check_price(connection: Connection, statement: duckdb.Statement) -> None:
         raise NotConfirmed("not run; nothing was asked.")
 
 
-def _only_explains(statement: duckdb.Statement) -> bool:
+def _only_explains(statement: Statement) -> bool:
     """Whether no call is made: an EXPLAIN that does not run its query."""
     words = statement.query.upper().replace("(", " ").split()[:3]
     return words[:1] == ["EXPLAIN"] and not any(w.startswith("ANALYZ") for w in words)

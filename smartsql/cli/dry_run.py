@@ -11,9 +11,8 @@ import click
 from smartsql.errors import QueryError
 
 if TYPE_CHECKING:
-    import duckdb
-
     from smartsql.api import Connection
+    from smartsql.cli.statements import Statement
 
 _RUN = frozenset(
     (
@@ -69,9 +68,12 @@ class DryRun:
         finally:
             self.connection.rollback()
 
-    def _statement(self, statement: duckdb.Statement) -> None:
+    def _statement(self, statement: Statement) -> None:
         text = statement.query
-        kind = statement.type.name
+        kind = statement.kind
+        if kind == "SMART_TASK":
+            self.connection.rehearse_task(text)
+            return
         copied = _COPIED.match(text)
         query = f"FROM {copied[1]}" if copied else text
         if kind == "EXECUTE" and _name(text) in self.left_out:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
@@ -11,6 +12,7 @@ from smartsql.cli.confirm import check_price
 from smartsql.cli.interrupt import interruptible
 from smartsql.cli.output import write_result
 from smartsql.errors import QueryError
+from smartsql.reports.bill import told
 
 if TYPE_CHECKING:
     import duckdb
@@ -26,7 +28,39 @@ class Result(NamedTuple):
     names: list[str]
 
 
-def statements(connection: Connection, text: str) -> list[duckdb.Statement]:
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement of a text.
+
+    Attributes:
+        query: its text.
+        parsed: what DuckDB makes of it; None for statements about smart tasks, which are ours.
+    """
+
+    query: str
+    parsed: duckdb.Statement | None
+
+    @property
+    def kind(self) -> str:
+        """DuckDB's name for what it is, or "SMART_TASK"."""
+        return "SMART_TASK" if self.parsed is None else self.parsed.type.name
+
+    def has_rows(self, columns: list[str]) -> bool:
+        """Whether there is something to print; a count of changed rows is not.
+
+        Args:
+            columns: names in its result.
+        """
+        import duckdb
+
+        if self.parsed is None:
+            return False
+        expected = self.parsed.expected_result_type
+        counts = duckdb.ExpectedResultType.CHANGED_ROWS in expected and columns == ["Count"]
+        return duckdb.ExpectedResultType.QUERY_RESULT in expected and not counts
+
+
+def statements(connection: Connection, text: str) -> list[Statement]:
     """The statements of a text.
 
     Raises:
@@ -34,15 +68,22 @@ def statements(connection: Connection, text: str) -> list[duckdb.Statement]:
     """
     import duckdb
 
+    from smartsql.sql.normalise.parameters import separated
+    from smartsql.sql.smart_tasks import mentions_smart_task, task_statement
+
+    found: list[Statement] = []
     try:
-        return list(connection.extract_statements(text))
+        for piece in separated(text) if mentions_smart_task(text) else [text]:
+            if task_statement(piece) is not None:
+                found.append(Statement(piece, None))
+                continue
+            found += [Statement(s.query, s) for s in connection.extract_statements(piece)]
     except duckdb.Error as error:
         raise QueryError(str(error)) from error
+    return found
 
 
-def run_statement(
-    connection: Connection, statement: duckdb.Statement, style: str, *, yes: bool
-) -> None:
+def run_statement(connection: Connection, statement: Statement, style: str, *, yes: bool) -> None:
     """Run one statement: its rows to stdout, the bill and notes of its calls to stderr.
 
     Args:
@@ -60,23 +101,18 @@ def run_statement(
     result = _executed(connection, statement)
     if result is not None:
         write_result(result.table, result.names, style)
-    for report in connection.reports[done:]:
-        click.echo(report.bill(), err=True)
-        for note in report.notes:
-            click.echo(f"note: {note}", err=True)
+    for line in told(connection.reports[done:]):
+        click.echo(line, err=True)
 
 
-def _executed(connection: Connection, statement: duckdb.Statement) -> Result | None:
+def _executed(connection: Connection, statement: Statement) -> Result | None:
     """Run a statement to its end; its result, None where it has no rows."""
     import duckdb
 
     def work() -> Result | None:
         connection.execute(statement.query)
         columns = [column[0] for column in connection.description or []]
-        changes_rows = duckdb.ExpectedResultType.CHANGED_ROWS in statement.expected_result_type
-        if duckdb.ExpectedResultType.QUERY_RESULT not in statement.expected_result_type or (
-            changes_rows and columns == ["Count"]
-        ):
+        if not statement.has_rows(columns):
             return None
         with warnings.catch_warnings():
             # DuckDB advises relations, which run again whenever they are read

@@ -53,6 +53,8 @@ def _check_model(model: Model) -> None:
     needed = {"llama_cpp": "path", "python": "function"}.get(model.kind)
     if needed and getattr(model, needed) is None:
         raise ConfigError(f"model {model.name!r} of kind {model.kind!r} needs the key {needed!r}.")
+    if model.kind == "python":
+        _check_reads(model)
     if model.kind == "learned" and model.reference:
         raise ConfigError(
             f"model {model.name!r} learns from the reference and cannot be the reference itself."
@@ -62,6 +64,16 @@ def _check_model(model: Model) -> None:
             "input_usd_per_mtok" if model.input_usd_per_mtok is None else "output_usd_per_mtok"
         )
         raise ConfigError(f"model {model.name!r} has one price only; set {missing} too.")
+
+
+def _check_reads(model: Model) -> None:
+    """A function over texts has one parameter: which texts."""
+    for key, value in model.parameters.items():
+        if key != "reads" or value not in ("cell", "prompt"):
+            raise ConfigError(
+                f"model {model.name!r} has the parameter {key} = {value!r}; the only one of kind "
+                f'"python" is reads = "cell" or reads = "prompt".'
+            )
 
 
 def _check_distils(model: Model, settings: Settings) -> None:

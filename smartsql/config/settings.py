@@ -34,7 +34,9 @@ class Model(BaseModel):
 
     `kind` is "openai" (any OpenAI-compatible endpoint), "llama_cpp" (a GGUF file in this
     process), "learned" (a classifier that learns from the reference's answers) or "python" (a
-    callable over a list of texts). Keys are given by the name of an environment variable only.
+    callable over a list of texts: the cells; in calls whose answers have a type, which ask their
+    question in the call alone, the prompts, unless `parameters` say `reads = "cell"`). Keys are
+    given by the name of an environment variable only.
 
     `verification` has the model judge its own answers: "probability" by one call, a number by
     that many samples. `hints` names models whose answers go into its prompt, as sentences

@@ -8,6 +8,7 @@ groups as they arrive, and a slow model does not hold up a fast one.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -99,6 +100,14 @@ class Attempt:
     error: str | None = None
     retryable: bool = False
     scores: Mapping[str, float] | None = None
+
+
+_HALVES = re.compile("[\ud800-\udfff]")
+
+
+def whole(text: str) -> str:
+    """A text in which halves of characters, which no store and no column can hold, are marks."""
+    return text if text.isascii() else _HALVES.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def beginning(written: str | None) -> str | None:

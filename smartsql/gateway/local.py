@@ -11,10 +11,13 @@ from dataclasses import replace
 from functools import partial
 from numbers import Real
 from types import CodeType
+from typing import Literal
 
 from smartsql.errors import ConfigError
-from smartsql.gateway import DELIVERED, Allowance, Attempt, Price, PythonFunction, Request
+from smartsql.gateway import DELIVERED, Allowance, Attempt, Price, PythonFunction, Request, whole
 from smartsql.gateway.worker import BATCH_ROWS, FREE, Answer, LocalBackend, described, failed
+
+Reads = Literal["cell", "prompt"]
 
 LONGEST_ANSWER_TOKENS = 64
 """Assumed of a priced callable when money is set aside for its calls."""
@@ -23,11 +26,15 @@ LONGEST_ANSWER_TOKENS = 64
 class PythonBackend(LocalBackend):
     """A function over a list of texts as a model.
 
-    It is called with the cells' own texts, some thousands at a time (the first time with one), on
-    one thread, and returns
-    one item for each: the answer, `(answer, confidence)` with a confidence in [0, 1], or None
-    where it abstains. A batch for which it raises has no answers; a function that may fail on
-    some rows should return None for them.
+    It is called with texts, some thousands at a time (the first time with one), on one thread.
+    They are the cells' own texts, except in calls whose answers have a type (`smart_filter`,
+    `smart_classify`, `smart_extract`): what these ask is in the call alone, so there the texts are
+    the prompts that other models get. A function that knows its one question by heart says so by
+    `reads = "cell"`.
+
+    It returns one item for each: the answer, `(answer, confidence)` with a confidence in [0, 1],
+    or None where it abstains. A batch for which it raises has no answers; a function that may fail
+    on some rows should return None for them.
 
     Args:
         name: the model's name in the configuration.
@@ -35,6 +42,7 @@ class PythonBackend(LocalBackend):
         version: changes when the function's behaviour does, so that answers of the old one are
             not taken for its own; without one, the function's code stands in.
         price: USD per million tokens; tokens of texts are counted as a quarter of their bytes.
+        reads: "cell" or "prompt" in all calls; None: the prompt where answers have a type.
     """
 
     def __init__(
@@ -44,14 +52,18 @@ class PythonBackend(LocalBackend):
         version: str = "",
         price: Price = FREE,
         *,
+        reads: Reads | None = None,
         batch_rows: int = BATCH_ROWS,
     ) -> None:
         super().__init__(name, price, batch_rows=batch_rows)
         self._function = function
+        self._reads = reads
         self._is_cold = True
         # the name too: two objects of one class are two models
         code = version or code_digest(function)
         self._identity = f"python:{name}:{qualified_name(function)}@{code}"
+        if reads is not None:
+            self._identity += f" reads {reads}"
 
     def identity(self, labels: tuple[str, ...]) -> str:
         """Names of model and function, and its version; the labels play no part."""
@@ -59,11 +71,17 @@ class PythonBackend(LocalBackend):
 
     def expected_cost_usd(self, request: Request) -> float:
         """The price of the input and of an answer of one word."""
-        return 0.0 if self._price.is_free else self._price.cost_usd(tokens(request.input), 1)
+        return 0.0 if self._price.is_free else self._price.cost_usd(tokens(self._text(request)), 1)
 
     def expected_tokens(self, request: Request) -> tuple[int, int]:
         """Tokens of the input, and of an answer of one word."""
-        return tokens(request.input), 1
+        return tokens(self._text(request)), 1
+
+    def _text(self, request: Request) -> str:
+        """What the function is told of a request."""
+        if self._reads == "cell" or (self._reads is None and request.form is None):
+            return request.input
+        return request.prompt
 
     def _answerer(self, labels: tuple[str, ...], allowance: Allowance | None) -> Answer:
         if self._price.is_free:
@@ -88,7 +106,7 @@ class PythonBackend(LocalBackend):
     def _called(self, batch: Sequence[Request]) -> list[Attempt]:
         """The function's answers to a batch, each with its share of the time."""
         started = time.perf_counter()
-        answers = self._function([request.input for request in batch])
+        answers = self._function([self._text(request) for request in batch])
         seconds = (time.perf_counter() - started) / len(batch)
         wrong = wrong_shape(answers, len(batch))
         if wrong:
@@ -98,7 +116,7 @@ class PythonBackend(LocalBackend):
         ok = "ok"  # the common case, a plain text, is spelt out: it runs a million times
         return [
             Attempt(request.index, True, ok, answer, None, 0, 0, 0.0, seconds)
-            if type(answer) is str and answer
+            if type(answer) is str and answer and answer.isascii()
             else self._attempt(request, answer, seconds)
             for request, answer in zip(batch, answers, strict=True)
         ]
@@ -112,7 +130,7 @@ class PythonBackend(LocalBackend):
         for request, answer in zip(batch, answers, strict=True):
             a = self._attempt(request, answer, seconds)
             if a.status in DELIVERED:
-                sent, said = tokens(request.input), tokens(a.text or "")
+                sent, said = tokens(self._text(request)), tokens(a.text or "")
                 usd = sent * per_in + said * per_out
                 a = Attempt(a.index, True, a.status, a.text, a.confidence, sent, said, usd, seconds)
             charged.append(a)
@@ -130,7 +148,7 @@ class PythonBackend(LocalBackend):
             return Attempt(request.index, True, "empty", seconds=seconds)
         if not isinstance(answer, str):
             return self._malformed(request, f"an item of type {type(answer).__name__}", seconds)
-        return Attempt(request.index, True, "ok", str(answer), confidence, seconds=seconds)
+        return Attempt(request.index, True, "ok", whole(str(answer)), confidence, seconds=seconds)
 
     def _malformed(self, request: Request, seen: str, seconds: float) -> Attempt:
         """An attempt that says what came instead of an answer."""
@@ -162,7 +180,7 @@ class PythonBackend(LocalBackend):
         self, requests: Sequence[Request], allowance: Allowance | None
     ) -> tuple[Sequence[Request], float]:
         """The first requests whose worst case the budget covers, and what was set aside."""
-        sizes = [tokens(request.input) for request in requests]
+        sizes = [tokens(self._text(request)) for request in requests]
         worst_usd = self._price.cost_usd(sum(sizes), LONGEST_ANSWER_TOKENS * len(sizes))
         if allowance is None or allowance.reserve(worst_usd):
             return requests, worst_usd

@@ -324,15 +324,15 @@ class OpenAIBackend:
                     cast_to=httpx2.Response,
                 )
         except openai.APIStatusError as error:
-            failure = read_error(error.response.status_code, error.body, error.response.headers)
-            adapted = self._adapted(failure, sent, form)
-            outcome = dataclasses.replace(failure, retryable=True) if adapted else failure
+            outcome = read_error(error.response.status_code, error.body, error.response.headers)
         except (openai.OpenAIError, ClientError, TimeoutError, ValueError) as error:
             outcome = connection_failure(error)
         if outcome is None:
             kind = response.headers.get("content-type", "")
             outcome = read_reply(response.content, kind, labels)
         if isinstance(outcome, Failure):
+            if self._adapted(outcome, sent, form):
+                outcome = dataclasses.replace(outcome, retryable=True)
             return scrubbed(outcome, self._api_key, request.prompt)
         return outcome
 

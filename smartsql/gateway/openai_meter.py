@@ -51,7 +51,8 @@ class Meter:
     def worst_tokens(self, request: Request) -> tuple[int, int]:
         """A token for each byte, and the longest answer allowed.
 
-        A byte-level tokenizer never makes more tokens than there are bytes.
+        A byte-level tokenizer never makes more tokens than there are bytes. Of an endpoint that
+        keeps to no limit the longest answer so far is expected again.
         """
         return self._n_bytes(request) + OVERHEAD_TOKENS, self._longest
 
@@ -78,7 +79,8 @@ class Meter:
         return self.worst_cost_usd(request) if outcome.may_be_billed else 0.0
 
     def learn(self, request: Request, usage: tuple[int, int]) -> None:
-        """Take a call's usage into the averages."""
+        """Take a call's usage into the averages, and into what is the most a call can cost."""
+        self._longest = max(self._longest, usage[1])
         self._calls += 1
         self._bytes += self._n_bytes(request)
         self._prompt_tokens += usage[0]

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from smartsql.answers.schemas import ANSWER
+from smartsql.gateway import whole
 from smartsql.gateway.label_scoring import shares
 from smartsql.gateway.openai_dialect import ADAPTABLE, FORMAT
 from smartsql.gateway.retry import retry_after_s
@@ -32,6 +33,11 @@ _FORMAT_REFUSED = re.compile(
 )
 _ENVELOPE = re.compile(rf'\s*(?:```(?:json)?\s*)?\{{\s*"{ANSWER}"\s*:\s*')
 """What stands before the word of an answer that is an object."""
+MOST_TOKENS = 10**9
+"""Of one call; an endpoint that counts more is mistaken."""
+_CUT = frozenset({"length", "max_tokens", "model_length"})
+_FILTERED = frozenset({"content_filter", "safety", "recitation", "refusal", "sensitive"})
+"""Why a model stopped, in OpenAI's word and in those of endpoints that speak nearly the same."""
 _OUTER = " \t\r\n\"'`*_.,:;!?()[]{}<>#-"
 
 
@@ -94,25 +100,28 @@ def read_reply(body: bytes, content_type: str, labels: Sequence[str]) -> Reply |
     message = choice.get("message")
     message = message if isinstance(message, dict) else {}
     content, refusal = message.get("content"), message.get("refusal")
-    text = content if isinstance(content, str) else ""
-    status = _delivered(text, refusal, choice.get("finish_reason"))
+    text = whole(content) if isinstance(content, str) else ""
+    finish = str(choice.get("finish_reason")).casefold()
+    if finish == "error":
+        return Failure("server_error", "the model stopped with an error", True, may_be_billed=True)
+    status = _delivered(text, refusal, finish)
     served_by = data.get("model")
     confidence, scores = judged(choice.get("logprobs"), labels) if status == "ok" else (None, None)
     return Reply(
         status,
         text if status == "ok" else None,
-        text or (refusal if isinstance(refusal, str) else ""),
+        text or (whole(refusal) if isinstance(refusal, str) else ""),
         _usage(data.get("usage")),
-        served_by if isinstance(served_by, str) and served_by else None,
+        whole(served_by) if isinstance(served_by, str) and served_by else None,
         confidence,
         scores,
     )
 
 
-def _delivered(text: str, refusal: object, finish: object) -> str:
-    if refusal or finish == "content_filter":
+def _delivered(text: str, refusal: object, finish: str) -> str:
+    if refusal or finish in _FILTERED:
         return "refused"
-    if finish == "length":
+    if finish in _CUT:
         return "cut"
     return "ok" if text.strip() else "empty"
 
@@ -131,7 +140,7 @@ def _usage(usage: object) -> tuple[int, int] | None:
     if not isinstance(usage, dict):
         return None
     counts = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    if all(type(count) is int and count >= 0 for count in counts):
+    if all(type(count) is int and 0 <= count <= MOST_TOKENS for count in counts):
         return counts[0], counts[1]  # type: ignore[return-value]
     return None
 
@@ -243,7 +252,7 @@ def scrubbed(failure: Failure, key: str | None, prompt: str) -> Failure:
     for secret, instead in ((key, "[key]"), (prompt, "[prompt]"), (json.dumps(prompt), "[prompt]")):
         if secret is not None and len(secret) > 3:
             error = error.replace(secret, instead)
-    error = " ".join(error.split())
+    error = " ".join(whole(error).split())
     if len(error) > MESSAGE_CHARACTERS:
         error = error[: MESSAGE_CHARACTERS - 3] + "..."
     return replace(failure, error=error)

@@ -6,7 +6,8 @@ answer (kind, endpoint, model, parameters), the prompt a 128-bit digest. Claims 
 equal asks of threads and processes one call.
 """
 
+from smartsql.ledger.claims import LEASE_S
 from smartsql.ledger.rows import Statement, Stored
-from smartsql.ledger.store import LEASE_S, Ledger
+from smartsql.ledger.store import Ledger
 
 __all__ = ["LEASE_S", "Ledger", "Statement", "Stored"]

@@ -16,9 +16,8 @@ import numpy as np
 from smartsql.errors import LedgerError
 from smartsql.features import packed, unpacked
 from smartsql.gateway import DELIVERED, Attempt
-from smartsql.ledger import spending
+from smartsql.ledger import claims, spending
 from smartsql.ledger.opening import connected
-from smartsql.ledger.owners import is_alive
 from smartsql.ledger.rows import (
     INSERT_ANSWER,
     INSERT_FAILURE,
@@ -30,9 +29,6 @@ from smartsql.ledger.rows import (
     stored_of,
 )
 from smartsql.ledger.schema import prepare
-
-LEASE_S = 60.0
-"""How long a claim of a process on another machine holds without renewal."""
 
 
 class Ledger:
@@ -216,46 +212,23 @@ class Ledger:
         Returns:
             The prompts that belong to another owner; all others are ours now.
         """
-        now = time.time()
         with self._lock, self._guard("write"), self._transaction() as db:
-            changed = db.executemany(
-                "INSERT INTO claims VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
-                "owner = excluded.owner, until = excluded.until "
-                "WHERE until < ? OR owner = excluded.owner",
-                ((identity, prompt, owner, now + LEASE_S, now) for prompt in prompts),
-            ).rowcount
-            if changed == len(prompts):
-                return set()
-            others: set[bytes] = set()
-            for some, marks in grouped(prompts):
-                rows = db.execute(
-                    "SELECT prompt FROM claims WHERE identity = ? AND owner <> ? "
-                    f"AND prompt IN ({marks})",
-                    (identity, owner, *some),
-                )
-                others.update(row[0] for row in rows)
-            return others
+            return claims.claim(db, identity, prompts, owner)
 
     def reap(self) -> None:
         """End the claims of processes of this machine that are gone, and those that expired."""
         with self._lock, self._guard("write"):
-            owners = self._db.execute("SELECT owner, max(until) FROM claims GROUP BY owner")
-            now = time.time()
-            gone = [owner for owner, until in owners if until < now or not is_alive(owner)]
-            for owner in gone:
-                self._db.execute("DELETE FROM claims WHERE owner = ?", (owner,))
+            claims.reap(self._db)
 
     def renew(self, owner: str) -> None:
         """Extend all leases of an owner."""
         with self._lock, self._guard("write"):
-            self._db.execute(
-                "UPDATE claims SET until = ? WHERE owner = ?", (time.time() + LEASE_S, owner)
-            )
+            claims.renew(self._db, owner)
 
     def release(self, owner: str) -> None:
         """End all claims of an owner."""
         with self._lock, self._guard("write"):
-            self._db.execute("DELETE FROM claims WHERE owner = ?", (owner,))
+            claims.release(self._db, owner)
 
     # --- statements and runs -----------------------------------------------------------------
 

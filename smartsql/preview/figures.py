@@ -15,7 +15,7 @@ from smartsql.calls.work import SAMPLE, Work
 from smartsql.gateway import Backend, Request
 from smartsql.ledger import Ledger
 from smartsql.preview.history import usual_share
-from smartsql.reports.report import format_cost
+from smartsql.reports.report import counted, format_cost
 
 if TYPE_CHECKING:
     from smartsql.preview.reckoning import Reckoning
@@ -52,10 +52,11 @@ class ModelPreview:
     cost_per_call: float | None
 
     def __str__(self) -> str:
-        paid = f", {self.paid:,} answers paid for earlier" if self.paid else ""
+        paid = f", {counted(self.paid, 'answer')} paid for earlier" if self.paid else ""
         low, expected, high = self.calls
+        span = f" ({low:,} to {high:,})" if low != high else ""
         return (
-            f"{self.role} {self.name}: about {expected:,} calls ({low:,} to {high:,}){paid}; on "
+            f"{self.role} {self.name}: about {counted(expected, 'call')}{span}{paid}; on "
             f"all that is unpaid {self.prompt_tokens:,} tokens in, {self.completion_tokens:,} out; "
             f"{self.price}"
         )
@@ -101,27 +102,31 @@ class Preview:
         """The preview for people."""
         most = "at most " if self.at_most else ""
         lines = [
-            f"{self.call}: {most}{self.rows:,} rows, {most}{self.prompts:,} distinct prompts, "
+            f"{self.call}: {most}{counted(self.rows, 'row')}, "
+            f"{most}{counted(self.prompts, 'distinct prompt')}, "
             f"delta {self.delta:g}, gamma {self.gamma:g}",
             f"  {self._money()}",
         ]
         if self.seconds is not None and self.seconds_low is not None:
-            lines.append(
-                f"  about {self.seconds:,.0f} s, between {self.seconds_low:,.0f} and "
-                f"{self.seconds_high:,.0f}"
-            )
+            lines.append(f"  {self._time()}")
         return "\n".join([*lines, *(f"  {model}" for model in self.models)])
+
+    def _time(self) -> str:
+        """How long it takes; nobody plans by parts of a second."""
+        seconds = [self.seconds_low or 0.0, self.seconds or 0.0, self.seconds_high or 0.0]
+        if max(seconds) < 1:
+            return "less than a second"
+        low, usual, high = (f"{value:,.0f}" for value in seconds)
+        return f"about {usual} s" + (f", between {low} and {high}" if low != high else "")
 
     def _money(self) -> str:
         if self.expected is None or self.low is None or self.high is None:
             return "cost is unknown until the models have run once (they have no price)"
         money = [format_cost(v, self.unit) for v in (self.low, self.expected, self.high)]
+        between = f", between {money[0]} and {money[2]}" if money[0] != money[2] else ""
         reference = format_cost(self.reference_spend or 0.0, self.unit)
-        past = f"; by {self.runs} earlier runs" if self.runs else ""
-        return (
-            f"expected {money[1]}, between {money[0]} and {money[2]} "
-            f"(reference only: {reference}{past})"
-        )
+        past = f"; by {counted(self.runs, 'earlier run')}" if self.runs else ""
+        return f"expected {money[1]}{between} (reference only: {reference}{past})"
 
 
 def preview(

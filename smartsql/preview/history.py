@@ -11,12 +11,15 @@ from smartsql.reports.report import INCOMPLETE
 
 LAST_RUNS = 20
 """Reports that are looked at."""
+ALIKE = 3.0
+"""Statements whose sizes differ by more than this factor say little of one another."""
 
 
 def usual_share(store: Ledger, work: Work) -> tuple[float, int]:
     """Mean spend of earlier runs relative to the reference alone, and how many there were.
 
-    Runs of the same task, models and promise that paid for all their answers themselves.
+    Runs of the same task, models and promise that paid for all their answers themselves, on about
+    as many prompts: on few rows nothing can be saved.
     """
     shares = [
         report["spend"] / report["reference_spend"]
@@ -36,6 +39,7 @@ def _is_alike(report: dict[str, Any], work: Work) -> bool:
     return (
         report["strategy"] != INCOMPLETE
         and report["reference_spend"] > 0
+        and 1 / ALIKE <= report["prompts"] / len(work.cells.digests) <= ALIKE
         and report["unit"] == work.unit
         and report["task"] == work.cells.task.name
         and (report["delta"], report["gamma"]) == (work.requirement.delta, work.requirement.gamma)

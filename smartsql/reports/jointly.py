@@ -1,10 +1,10 @@
 """What the promises of one statement say together.
 
-Each call of a statement, and each group of a call with `per`, is a set of rows with a promise of
-its own, which fails with probability at most 1 - gamma. Whatever depends on what, any of k
-promises fails with probability at most the sum of these (Boole's inequality), so all hold with
-probability at least 1 minus that sum. A promise with delta = 0 is kept by asking the reference
-about every row, and never fails.
+Each call of a statement, each group of a call with `per`, and each wave of a call that is answered
+in several is a set of rows with a promise of its own, which fails with probability at most
+1 - gamma. Whatever depends on what, any of k promises fails with probability at most the sum of
+these (Boole's inequality), so all hold with probability at least 1 minus that sum. A promise with
+delta = 0 is kept by asking the reference about every row, and never fails.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from smartsql.reports.report import Report
+from smartsql.reports.report import Report, counted
 
 if TYPE_CHECKING:
     from smartsql.sql.protocol import Call
 
 MOST_GROUPS = 100
 """Groups that a report lists; the largest."""
+
+JOINTLY = "This statement has"
+"""How the sentence on all promises of a statement begins."""
 
 Told = tuple["Call", Report]
 """A call and its report."""
@@ -33,6 +36,8 @@ def joined(call: Call, report: Report, earlier: Sequence[Told]) -> Report:
     """
     everything = [*earlier, (call, report)]
     notes = [*report.notes]
+    sites = list(dict.fromkeys(_site(told) for told in everything))
+    report = replace(report, place=sites.index(_site((call, report))) + 1)
     if call.per is not None:
         report = replace(report, per=call.per, group=call.group)
         mine = [_line(*told) for told in everything if _same_call(told[0], call)]
@@ -58,18 +63,42 @@ def probability(told: Sequence[Told]) -> float:
 
 
 def _sentence(told: Sequence[Told], sure: float) -> str:
-    groups = sum(call.per is not None for call, _ in told)
-    whose = "calls and groups" if groups not in (0, len(told)) else "groups" if groups else "calls"
+    """What holds of all promises of a statement, in one sentence."""
     k = len(told)
+    calls = len({_site(one) for one in told})
+    groups = len({(_site(one), one[0].group) for one in told if one[0].per is not None})
+    if calls == 1 and not groups and sure > 0:
+        return _of_waves([report for _, report in told], sure)
+    if groups + sum(call.per is None for call, _ in told) < k or (not groups and calls < k):
+        whose = f"{counted(calls, 'call')} in {k} sets of rows (groups, waves)"
+    elif calls == 1:
+        whose = f"{k} groups"
+    else:
+        whose = f"{k} calls and groups" if groups else f"{k} calls"
+    begin = f"{JOINTLY} {whose} so far, each with a promise of its own; "
     if sure > 0:
-        return (
-            f"This statement has {k} {whose} so far, each with a promise of its own; all {k} hold "
-            f"together with probability at least {sure:.4g}."
-        )
+        return f"{begin}all {k} hold together with probability at least {sure:.4g}."
     return (
-        f"This statement has {k} {whose} so far, each with a promise of its own; nothing is known "
-        f"of all {k} together. For .95 together ask for gamma := {1 - 0.05 / k:.6g} in each."
+        f"{begin}nothing is known of all {k} together. For .95 together ask for "
+        f"gamma := {1 - 0.05 / k:.6g} in each."
     )
+
+
+def _of_waves(reports: Sequence[Report], sure: float) -> str:
+    """The same where one call was answered in several sets, one after the other."""
+    rows = sum(report.rows for report in reports)
+    return (
+        f"{JOINTLY} one call, answered in {len(reports)} waves so far, each with a promise of its "
+        f"own; of the {rows:,} rows asked in all of them at most "
+        f"{100 * max(report.bound for report in reports):.4g} % differ with probability at least "
+        f"{sure:.4g}. That is about the rows asked, not about those that a condition let through."
+    )
+
+
+def _site(told: Told) -> object:
+    """What tells the calls of a statement apart, as far as it is known."""
+    call = told[0]
+    return call.site or replace(call, group=None)
 
 
 def _same_call(one: Call, other: Call) -> bool:

@@ -81,6 +81,7 @@ class Report:
             the "same" answer or "failed" to have one.
         per, group: what groups the rows of the call, and the value that all of these have.
         groups: all groups of the call so far, each in short.
+        place: of the call among those of its statement, in the order in which they were answered.
         promises: of the statement so far, this one included; `jointly` is the probability with
             which all of them hold, None where there is no other.
     """
@@ -122,6 +123,7 @@ class Report:
     per: str | None = None
     group: str | None = None
     groups: tuple[dict[str, Any], ...] = ()
+    place: int = 1
     promises: int = 1
     jointly: float | None = None
     format: int = FORMAT
@@ -130,6 +132,11 @@ class Report:
     def saved(self) -> float:
         """Share of the reference-only spend that was not spent."""
         return 1 - self.spend / self.reference_spend if self.reference_spend else 0.0
+
+    @property
+    def call_of_groups(self) -> str:
+        """The call without the group that the report is about."""
+        return self.call if self.per is None else self.call.rpartition(f" per {self.per} ")[0]
 
     @property
     def is_certified(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import cast
 
 import numpy as np
@@ -24,25 +24,30 @@ _VOLATILE = re.compile(
 _QUOTED = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"")
 
 
-def call_of(text: str, delta: pa.Array, gamma: pa.Array, task: pa.Array) -> Call:
+def call_of(
+    text: str, shown: Callable[[str], str], delta: pa.Array, gamma: pa.Array, task: pa.Array
+) -> Call:
     """A call whose answers are texts, with its parameters checked.
 
     Args:
-        text: SQL text of the prompt.
+        text: SQL text of the prompt, as DuckDB has it.
+        shown: makes of such a text what the user wrote.
 
     Raises:
         ParameterError: delta, gamma or task vary; delta or gamma are NULL or out of range.
         UnplannableCallError: the prompt changes at every evaluation.
     """
-    title = f"smart_llm({text})"
+    written = shown(text)
+    title = f"smart_llm({written})"
     _check_stable(text, title)
     requirement = _requirement(delta, gamma, title)
     template = constant("task", task, title)
-    return Call(text, requirement.delta, requirement.gamma, cast("str | None", template))
+    return Call(written, requirement.delta, requirement.gamma, cast("str | None", template))
 
 
 def typed_call_of(
     texts: list[str],
+    shown: Callable[[str], str],
     delta: pa.Array,
     gamma: pa.Array,
     task: pa.Array,
@@ -54,15 +59,18 @@ def typed_call_of(
     Args:
         texts: SQL texts of prompt, delta, gamma, task or instruction, then the kind of the call,
             the SQL text of its subject, and that of `per` where its rows are in groups.
+        shown: see `call_of`.
 
     Raises:
         ParameterError, UnplannableCallError: see `call_of`; of subject and instruction as well.
     """
     text, kind = texts[0], texts[4]
     per = texts[6] if len(texts) > 6 else None
-    title = f"smart_{kind}({text})"
+    written = shown(text)
+    title = f"smart_{kind}({written})"
     for argument in (text, per or ""):
         _check_stable(argument, title)
+    per = per if per is None else shown(per)
     requirement = _requirement(delta, gamma, title)
     template, options = None, ""
     if kind == "llm":
@@ -71,7 +79,7 @@ def typed_call_of(
         asked = constant(SUBJECTS[kind], subject, title)
         said = constant("instruction", instruction, title)
         options = options_of(kind, cast("str | None", asked), cast("str | None", said))
-    return Call(text, requirement.delta, requirement.gamma, template, kind, options, per)
+    return Call(written, requirement.delta, requirement.gamma, template, kind, options, per)
 
 
 def _check_stable(text: str, title: str) -> None:

@@ -31,8 +31,9 @@ from smartsql.errors import QueryError
 from smartsql.sql.arguments import SEPARATOR, by_group, call_of, shown_group, typed_call_of
 from smartsql.sql.prompts import one_array
 from smartsql.sql.protocol import Answers, Call, Engine
-from smartsql.sql.sets import DETAIL, KEY_BITS, Family, RowSet, Solve, Token, varying
+from smartsql.sql.sets import DETAIL, KEY_BITS, Family, RowSet, Solve, Token, entries, varying
 from smartsql.sql.sightings import Watch
+from smartsql.sql.wording import Wording
 from smartsql.types import IntArray
 
 __all__ = ["DETAIL", "SEPARATOR", "Answers", "Barrier", "Call", "Engine"]
@@ -63,6 +64,7 @@ class Barrier:
         self._begun: dict[int, int] = {}
         self._failures: dict[int, BaseException] = {}
         self._watches: dict[int | None, Watch] = {}
+        self._wordings: dict[int, Wording] = {}
 
     # -- the functions behind the SQL ------------------------------------------------------
 
@@ -83,7 +85,8 @@ class Barrier:
         token = _token(connection, transaction, text, site)
         with self._reporting(token.connection):
             argument = token.site[0].split(SEPARATOR)[0]
-            call = call_of(argument, one_array(delta), one_array(gamma), one_array(task))
+            shown = self.wording(token.connection).shown
+            call = call_of(argument, shown, one_array(delta), one_array(gamma), one_array(task))
             prompts = one_array(prompt)
             while True:
                 codes = self._set_for(token, call).collect(prompts)
@@ -110,7 +113,8 @@ class Barrier:
         token = _token(connection, transaction, text, site)
         with self._reporting(token.connection):
             arguments = (one_array(some) for some in (delta, gamma, task, subject, instruction))
-            call = typed_call_of(token.site[0].split(SEPARATOR), *arguments)
+            shown = self.wording(token.connection).shown
+            call = typed_call_of(token.site[0].split(SEPARATOR), shown, *arguments)
             prompts = one_array(prompt)
             if call.per is None:
                 groups: list[tuple[bytes | None, IntArray | None]] = [(None, None)]
@@ -137,7 +141,7 @@ class Barrier:
             row_set = self._get(int(number))
             with self._reporting(row_set.token.connection):
                 if row_set.settled is None:
-                    row_set.settle(_entries(maps, int(row)), self._solver(row_set))
+                    row_set.settle(entries(maps, int(row)), self._solver(row_set))
         return pa.array(numbers)
 
     def answer(self, prompt: pa.ChunkedArray, number: pa.ChunkedArray) -> pa.Array:
@@ -169,6 +173,15 @@ class Barrier:
             self._begun[connection] = before
             raise
         self.release(connection, before=begun)
+
+    def wording(self, connection: int) -> Wording:
+        """How the calls of a connection were written, where a session told."""
+        return self._wordings.setdefault(connection, Wording())
+
+    def leave(self, connection: int) -> None:
+        """Forget a connection that is closed."""
+        self.release(connection)
+        self._wordings.pop(connection, None)
 
     def release(self, connection: int, before: int | None = None) -> None:
         """Forget the sets of a connection: its earlier statements are over.
@@ -248,6 +261,7 @@ class Barrier:
             call,
             statement=self._statement_of(token, begun),
             connection=token.connection or None,
+            site=token.site,
         )
         self._make_room(token)
         opened = next(self._clock)
@@ -363,13 +377,6 @@ def _token(
         transaction[0].as_py(),
         (text[0].as_py(), site[0].as_py() or 0),
     )
-
-
-def _entries(maps: pa.MapArray, row: int) -> dict[int, int]:
-    """One map of an array: rows by code."""
-    start, stop = maps.offsets[row].as_py(), maps.offsets[row + 1].as_py()
-    keys = maps.keys.slice(start, stop - start).to_pylist()
-    return dict(zip(keys, maps.items.slice(start, stop - start).to_pylist(), strict=True))
 
 
 def _column(row_set: RowSet, name: str, places: pa.Array, kind: pa.DataType) -> pa.Array:

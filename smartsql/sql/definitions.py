@@ -95,7 +95,10 @@ CALLS = {
         f"({_typed_answer('filter', 'question', 'question::VARCHAR', instructed=False)})::BOOLEAN"
     ),
     f"smart_classify(input, labels, {_TYPED}, instruction := NULL, {_LAST})": _typed_answer(
-        "classify", "labels", "to_json(labels::VARCHAR[])::VARCHAR"
+        "classify",
+        "labels",
+        # what is no list goes on as it is, and is refused in our words
+        "coalesce(to_json(TRY_CAST(labels AS VARCHAR[])), to_json(labels))::VARCHAR",
     ),
     f"smart_extract(input, structure, {_TYPED}, instruction := NULL, {_LAST})": (
         "json_transform_strict("

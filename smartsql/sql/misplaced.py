@@ -1,4 +1,4 @@
-"""What to say when DuckDB meets a smart call where no window function may stand.
+"""What to say when DuckDB refuses a smart call: where it stands, or what it is told.
 
 The normaliser moves calls that it sees. One inside a macro of the user, or in a text that it
 cannot read, reaches DuckDB as it is, which then speaks of window functions.
@@ -10,10 +10,14 @@ import re
 
 import duckdb
 
-from smartsql.errors import QueryError
+from smartsql.calls.typed import STRUCTURES
+from smartsql.errors import ParameterError, QueryError
 from smartsql.sql.normalise.calls import NAMES
 
 _WINDOW = re.compile(r"window function", re.IGNORECASE)
+_STRUCTURE = re.compile(
+    r"Malformed JSON|json_transform_strict|Type with name (?P<type>\S+) does not exist"
+)
 _MACROS = (
     "SELECT function_name, macro_definition FROM duckdb_functions() "
     "WHERE NOT internal AND macro_definition IS NOT NULL"
@@ -48,6 +52,25 @@ def misplaced_call(
             f"moved."
         )
     return QueryError(f"{error}\n{advice}")
+
+
+def unusable_structure(error: BaseException, query: str) -> ParameterError | None:
+    """The error for a structure of `smart_extract` that DuckDB could not read; None for others.
+
+    DuckDB reads it while it plans, before the rows of the call are collected. A literal was looked
+    at earlier, so this is one that came as a parameter, or from a variable.
+
+    Args:
+        error: what DuckDB raised.
+        query: the text it raised it for.
+    """
+    found = _STRUCTURE.search(str(error))
+    if found is None or not _calls(query, "smart_extract"):
+        return None
+    if found["type"] and re.search(rf"\b{re.escape(found['type'])}\b", query, re.IGNORECASE):
+        return None  # a type that the query itself names
+    said = str(error).partition("\n")[0]
+    return ParameterError(f"the structure of smart_extract cannot be read: {said} {STRUCTURES}")
 
 
 def speaks_of_windows(error: BaseException) -> bool:

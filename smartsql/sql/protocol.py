@@ -32,6 +32,8 @@ class Call:
         statement: a number that all calls of one executed statement share, and no other
             statement of the process has; None if unknown.
         connection: number of the connection it runs on; None if unknown.
+        site: text and number of the call in its statement, which tell it from others; None if
+            unknown.
         at_most: in a preview, its rows are an upper bound, since they depend on answers.
 
     Calls are equal if they ask for the same; who asks is no part of that.
@@ -47,6 +49,7 @@ class Call:
     group: str | None = None
     statement: int | None = field(default=None, compare=False)
     connection: int | None = field(default=None, compare=False)
+    site: tuple[str, int] | None = field(default=None, compare=False)
     at_most: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
@@ -161,6 +164,10 @@ class Engine(Protocol):
 
     def drop_task(self, name: str, *, missing_ok: bool) -> bool:
         """Drop a task that a statement defined; whether there was one."""
+        ...
+
+    def rehearse_task(self, name: str, task: Task | None, *, lenient: bool) -> None:
+        """Define (or drop, None) a task for this engine only, as in `define_task`, `drop_task`."""
         ...
 
     def ledger(self) -> pa.Table:

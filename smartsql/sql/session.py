@@ -10,6 +10,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from threading import RLock
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,7 +19,7 @@ import duckdb
 from smartsql.errors import QueryError
 from smartsql.sql import macros
 from smartsql.sql.barrier import Barrier, Engine
-from smartsql.sql.misplaced import misplaced_call
+from smartsql.sql.misplaced import misplaced_call, unusable_structure
 from smartsql.sql.normalise import mentions_smart_call, normalise
 from smartsql.sql.normalise.parameters import separated
 from smartsql.sql.normalise.previews import explained_statement
@@ -92,6 +93,7 @@ class Connection:
         self._barrier = barrier
         self._number = macros.introduce(con)
         self._stored = Stored()
+        self._running = RLock()
         self.engine = barrier.engine
         _let_duckdb_see_variables(con)
         explain_relations()
@@ -183,6 +185,12 @@ class Connection:
             self._con.complete()
             seen = watch.sightings()
             return previewed(self._barrier, seen, sites - len(seen))
+
+    def rehearse_task(self, query: str) -> None:
+        """Let a statement about a task hold for this session only; nothing is kept."""
+        about = task_statement(query)
+        if about is not None:
+            self.engine.rehearse_task(about.name, about.task, lenient=about.lenient)
 
     def _sources(self, text: str, parameters: object) -> list[Source]:
         """The planned queries behind the statements of a text that would ask."""
@@ -290,8 +298,9 @@ class Connection:
         Raises:
             duckdb.Error: a statement is running on it, which goes on unharmed.
         """
-        self._con.close()
-        self._barrier.release(self._number)
+        with self._alone():
+            self._con.close()
+        self._barrier.leave(self._number)
         _open.discard(self)
 
     def __enter__(self) -> Self:
@@ -323,6 +332,7 @@ class Connection:
         written = self._stored.written_out(text, self._con)
         if not (mentions_smart_call(written) or self._stored.leads_to_call(text, self._con)):
             return query
+        self._barrier.wording(self._number).note(written)
         planned = normalise(
             written, self._con, lambda part: self._stored.written_out(part, self._con)
         )
@@ -340,8 +350,24 @@ class Connection:
     @contextmanager
     def _statement(self, query: Sql) -> Iterator[None]:
         """One statement: its errors are ours, and earlier statements' sets can go."""
-        with self._barrier.statement(self._number), self._errors(query):
+        with self._alone(), self._barrier.statement(self._number), self._errors(query):
             yield
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Refuse what another thread's statement is in the way of.
+
+        DuckDB does so too, but of a statement that has just begun it waits for the end.
+        """
+        if not self._running.acquire(blocking=False):
+            raise duckdb.ResourceInUseException(
+                "this connection is busy with a statement of another thread. Wait for its end, "
+                "stop it with interrupt(), or use a cursor() of the connection."
+            )
+        try:
+            yield
+        finally:
+            self._running.release()
 
     @contextmanager
     def _errors(self, query: object = None) -> Iterator[None]:
@@ -353,7 +379,8 @@ class Connection:
         except (duckdb.Error, RuntimeError) as error:
             failure = self._barrier.take_failure(self._number)
             if failure is None and isinstance(text, str):
-                failure = misplaced_call(error, text, self._con)
+                failure = unusable_structure(error, text)
+                failure = failure or misplaced_call(error, text, self._con)
             if failure is None:
                 raise
             raise failure from error

@@ -240,6 +240,13 @@ class RowSet:
         return pa.array(places, mask=~valid)
 
 
+def entries(maps: pa.MapArray, row: int) -> dict[int, int]:
+    """One map of an array: rows by code."""
+    start, stop = maps.offsets[row].as_py(), maps.offsets[row + 1].as_py()
+    keys = maps.keys.slice(start, stop - start).to_pylist()
+    return dict(zip(keys, maps.items.slice(start, stop - start).to_pylist(), strict=True))
+
+
 def incomplete(call: Call, counted: int, collected: int) -> IncompleteSetError:
     """The error for a window that did not see the rows that were collected."""
     return IncompleteSetError(

@@ -7,9 +7,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pyarrow as pa
 
+from smartsql.sql.arguments import SEPARATOR
 from smartsql.sql.protocol import Call
 from smartsql.sql.sets import RowSet, Solve
 from smartsql.types import IntArray
+
+_NO_GROUP = "NULL"
+"""The text of `per` in a call without groups."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,7 +77,27 @@ class Watch:
 
     def sightings(self) -> list[Sighting]:
         """What was seen; to be called once, when the statement has run."""
-        return [seen for row_set in self.row_sets if (seen := self._sighting(row_set)).rows]
+        sets = [row_set for row_set in self.row_sets if not self._is_idle(row_set)]
+        return [seen for row_set in sets if (seen := self._sighting(row_set)).rows]
+
+    def _is_idle(self, row_set: RowSet) -> bool:
+        """Whether a set belongs to the half of its call's macro that DuckDB drops.
+
+        One half is for all rows, the other for groups of `per`. Both meet a constant prompt while
+        the statement is planned.
+        """
+        groups_nothing = row_set.token.site[0].split(SEPARATOR)[6:] == [_NO_GROUP]
+        if groups_nothing or row_set.call.per is not None or row_set.n_rows is not None:
+            return groups_nothing
+        mine = row_set.token.site
+        return any(
+            other.call.per is not None
+            and other.call.kind == row_set.call.kind
+            and other.token.site[1] == mine[1]
+            and other.token.site[0].split(SEPARATOR)[6:] != [_NO_GROUP]
+            and other.token.site[0].split(SEPARATOR)[:4] == mine[0].split(SEPARATOR)[:4]
+            for other in self.row_sets
+        )
 
     def _sighting(self, row_set: RowSet) -> Sighting:
         sealed = row_set.n_rows is not None

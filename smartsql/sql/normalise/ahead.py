@@ -99,6 +99,16 @@ def keep_output_name(node: exp.Expr) -> None:
     alias.set("this", item)
 
 
+def keep_output_names(node: exp.Expr) -> None:
+    """Name the outputs in which a node stands, at every level, as DuckDB names them now."""
+    around = [node]
+    while around[-1].parent is not None:
+        around.append(around[-1].parent)
+    for part in reversed(around):  # a name inside is a part of those outside
+        if isinstance(part.parent, exp.Select):
+            keep_output_name(part)
+
+
 def check_place(call: exp.Expr, place: Place) -> None:
     """Refuse relations that cannot be replaced by a query over them.
 

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 
 from sqlglot import exp
 
-from smartsql.sql.normalise.calls import is_aggregate, own, own_calls, refuse
+from smartsql.sql.normalise.calls import is_aggregate, is_call, own, own_calls, refuse
+from smartsql.sql.normalise.cheap import is_steady
 from smartsql.sql.normalise.dialect import key
 from smartsql.sql.normalise.nest import Names, aliases_of, expand_aliases, name_outputs
 from smartsql.sql.normalise.stars import expand_stars
@@ -58,6 +59,52 @@ def nest_groups(select: exp.Select, names: Names) -> None:
     alias = exp.TableAlias(this=exp.to_identifier(names.fresh("groups")))
     select.set("from_", exp.From(this=exp.Subquery(this=inner, alias=alias)))
     set_where(select, smart)
+
+
+def plan_keys(root: exp.Expr, names: Names) -> None:
+    """Say by position that a query groups by an output with calls in queries of its own.
+
+    Written twice, they would be planned twice, and DuckDB would not take one for the other.
+    """
+    for select in root.find_all(exp.Select):
+        group = select.args.get("group")
+        outputs = [key(without_brackets(item.unalias())) for item in select.expressions]
+        for each in list(group.expressions) if group is not None else []:
+            queries = each.find_all(exp.Select)
+            if not any(is_call(node) for q in queries for node in q.find_all(exp.Anonymous)):
+                continue
+            text = key(without_brackets(each))
+            place = outputs.index(text) if text in outputs else len(outputs)
+            if place < len(outputs) and not any(i.is_star for i in select.expressions[:place]):
+                each.replace(exp.Literal.number(place + 1))
+                names.changed = True
+
+
+def write_all_out(select: exp.Select) -> None:
+    """Write out what GROUP BY ALL groups by, in a query without stars.
+
+    Beside aggregates DuckDB leaves constants out; as keys, numbers would be positions.
+    """
+    meanings = [without_brackets(item.unalias()) for item in select.expressions]
+    keys = [
+        each.copy()
+        for each in meanings
+        if not _is_constant(each) and not any(is_aggregate(node) for node in own(each))
+    ]
+    select.set("group", exp.Group(expressions=keys) if keys else None)
+
+
+def _is_constant(node: exp.Expr) -> bool:
+    return node.find(exp.Column, exp.Query) is None and is_steady(node)
+
+
+def without_brackets(node: exp.Expr) -> exp.Expr:
+    """What stands in brackets; a query keeps those that make it a value."""
+    while isinstance(node, exp.Paren) or (
+        isinstance(node, exp.Subquery) and isinstance(node.this, exp.Subquery)
+    ):
+        node = node.this
+    return node
 
 
 class _Columns:
@@ -146,12 +193,7 @@ def _write_keys_out(select: exp.Select, names: Names) -> None:
         return
     items = select.expressions
     if group.args.get("all"):
-        keys = [
-            item.unalias().copy()
-            for item in items
-            if not any(is_aggregate(node) for node in own(item))
-        ]
-        select.set("group", exp.Group(expressions=keys) if keys else None)
+        write_all_out(select)
         return
     expand_aliases(select, group, names)
     for node in list(_keys(group)):

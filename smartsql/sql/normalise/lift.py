@@ -18,7 +18,7 @@ from smartsql.sql.normalise.calls import (
     refuse,
 )
 from smartsql.sql.normalise.dialect import key
-from smartsql.sql.normalise.grouped import nest_groups
+from smartsql.sql.normalise.grouped import nest_groups, write_all_out
 from smartsql.sql.normalise.nest import Names, aliases_of, expand_aliases, nest
 from smartsql.sql.normalise.stars import expand_stars
 from smartsql.sql.normalise.where import conjunction, set_where, split
@@ -27,9 +27,11 @@ from smartsql.sql.normalise.where import conjunction, set_where, split
 def plan_group(select: exp.Select, names: Names) -> None:
     """Write GROUP BY ALL, positions and aliases out where they mean a call."""
     group = select.args.get("group")
-    if group is None or not any(has_call(item) for item in select.expressions):
+    if group is None:
         return
-    if group.args.get("all"):
+    having = select.args.get("having")
+    asks = any(has_call(item) for item in select.expressions)
+    if group.args.get("all") and (asks or (having is not None and has_call(having))):
         if not expand_stars(select, names):
             raise refuse(
                 own_calls(select)[0],
@@ -37,13 +39,10 @@ def plan_group(select: exp.Select, names: Names) -> None:
                 "Name the columns instead of *.",
                 "the columns that * stands for cannot be told from the text",
             )
-        keys = [
-            item.unalias().copy()
-            for item in select.expressions
-            if not any(is_aggregate(node) for node in own(item))
-        ]
-        select.set("group", exp.Group(expressions=keys) if keys else None)
+        write_all_out(select)
         names.changed = True
+        return
+    if not asks:
         return
     expand_aliases(select, group, names)
     for item in list(group.expressions):

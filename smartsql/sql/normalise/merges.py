@@ -170,7 +170,11 @@ def _then(words: Words, first: int, stop: int) -> int:
 
 
 def _sites(words: Words, start: int, stop: int) -> list[tuple[int, int]]:
-    """Calls, and the whole subqueries in which calls stand, as first and last word."""
+    """Calls, and the whole subqueries in which calls stand, as first and last word.
+
+    Raises:
+        UnplannableCallError: a subquery that is no value, such as that of IN.
+    """
     found = []
     at = start
     while at < stop:
@@ -179,7 +183,16 @@ def _sites(words: Words, start: int, stop: int) -> list[tuple[int, int]]:
         inside = words.calls(at, end + 1) if is_query else words.calls(at, at + 1)
         if inside:
             end = max(end, inside[0][1])
-            found.append((at, end))
+            if is_query and words.is_any(at - 1, "IN", "ANY", "ALL", "SOME"):
+                raise UnplannableCallError(
+                    words.slice(*inside[0]),
+                    f"a subquery of {words.slice(at - 1, at - 1)} in MERGE",
+                    "Compare in the source: USING (SELECT *, x IN (SELECT ..) AS found FROM ..) "
+                    "q, then use q.found.",
+                    "the rows that it compares with are no column of the source",
+                )
+            first = at - 1 if is_query and words.is_any(at - 1, "EXISTS") else at
+            found.append((first, end))
         at = end + 1
     return found
 
@@ -205,7 +218,7 @@ def _add_calls(source: _Source, words: Words, on: int, whens: list[_When]) -> No
             matched = f"EXISTS (SELECT 1 FROM {source.target} WHERE {condition})"
             need = matched if when.matched else f"NOT {matched}"
             calls[column] = text
-            if not words.is_any(place[0], "("):
+            if not words.is_any(place[0], "(", "EXISTS"):
                 flag = next((n for n, t in needs.items() if t == need), f"__need_{len(needs) + 1}")
                 needs[flag] = need
                 calls[column] = _guarded(text, flag)
@@ -233,7 +246,8 @@ def _named(source: _Source, words: Words, place: tuple[int, int], number: int, c
     tree = parse(f"SELECT {text}")
     columns = list(tree.find_all(exp.Column)) if tree is not None else None
     if columns is None or any(
-        not _is_of_source(source, column, inside=words.is_any(place[0], "(")) for column in columns
+        not _is_of_source(source, column, inside=words.is_any(place[0], "(", "EXISTS"))
+        for column in columns
     ):
         raise UnplannableCallError(text, f"{clause} over columns of the target", _INTO_SOURCE)
     name = f"__call_{number + 1}"

@@ -23,6 +23,7 @@ from smartsql.sql.normalise.calls import (
 from smartsql.sql.normalise.correlated import plan_correlated
 from smartsql.sql.normalise.dialect import output_names, parse, rewritten
 from smartsql.sql.normalise.dots import plan_dots
+from smartsql.sql.normalise.grouped import plan_keys
 from smartsql.sql.normalise.guards import plan_guards
 from smartsql.sql.normalise.having import plan_having
 from smartsql.sql.normalise.inner import plan_inner
@@ -141,6 +142,7 @@ def _plan(tree: exp.Expr, names: Names) -> None:
     """Apply all rules, inner queries first."""
     if names.economical:
         plan_push(tree, names)
+    plan_keys(tree, names)
     plan_table_form(tree, names)
     plan_pivots(tree, names)
     plan_join_conditions(tree, names)
@@ -195,9 +197,13 @@ def _plan_select(select: exp.Select, names: Names) -> None:
 
 
 def _keep_output_names(tree: exp.Expr) -> None:
-    """Name the outputs of a rewritten query as DuckDB names those of the original."""
-    first = tree
-    while isinstance(first, (exp.SetOperation, exp.Subquery)):
-        first = first.this
-    if isinstance(first, exp.Select):
-        name_outputs(first, only_changed=True)
+    """Name the outputs of rewritten queries as DuckDB names those of the original.
+
+    Of queries in expressions no one reads the names.
+    """
+    for select in tree.find_all(exp.Select):
+        around = select.parent
+        while isinstance(around, (exp.SetOperation, exp.Subquery)):
+            around = around.parent
+        if around is None or isinstance(around, (exp.From, exp.Join, exp.CTE, exp.Lateral)):
+            name_outputs(select, only_changed=True)

@@ -11,6 +11,8 @@ from sqlglot import exp
 
 from smartsql.sql.normalise.calls import is_call
 from smartsql.sql.normalise.dialect import default_name, sql
+from smartsql.sql.normalise.dialect import key as node_key
+from smartsql.sql.normalise.grouped import without_brackets
 from smartsql.sql.normalise.nest import Names
 from smartsql.sql.normalise.table_form import table_calls
 
@@ -18,13 +20,14 @@ from smartsql.sql.normalise.table_form import table_calls
 def number_calls(root: exp.Expr, names: Names) -> None:
     """Number the calls of a statement where their texts are equal but their rows are not."""
     groups: dict[str, dict[tuple[int, str], list[exp.Expr]]] = {}
+    same_query = _queries_of_keys(root)
     calls: list[exp.Expr] = [
         node for node in root.find_all(exp.Anonymous, bfs=False) if is_call(node)
     ]
     for call in [*calls, *table_calls(root)]:
         select = call.find_ancestor(exp.Select)
         in_from = isinstance(call.parent, exp.Table)
-        key = (id(call) if in_from else id(select), sql(call))
+        key = (id(call) if in_from else same_query.get(id(select), id(select)), sql(call))
         text = _without_relations(call, skip=1 if in_from else 0)
         groups.setdefault(text, {}).setdefault(key, []).append(call)
     number = 0
@@ -40,6 +43,32 @@ def number_calls(root: exp.Expr, names: Names) -> None:
                     this=exp.to_identifier("site"), expression=exp.Literal.number(number)
                 )
                 call.append("expressions", site)
+
+
+def _queries_of_keys(root: exp.Expr) -> dict[int, int]:
+    """Queries inside what GROUP BY groups by, by those with the same text in other clauses.
+
+    DuckDB takes such expressions for the key and evaluates them once, if their texts stay equal.
+    """
+    found: dict[int, int] = {}
+    for select in root.find_all(exp.Select):
+        group = select.args.get("group")
+        queries = list(group.find_all(exp.Select)) if group is not None else []
+        if not any(is_call(node) for query in queries for node in query.find_all(exp.Anonymous)):
+            continue
+        assert group is not None
+        written = [without_brackets(each) for each in group.iter_expressions()]
+        keys = {node_key(each): each for each in written if each.find(exp.Select)}
+        for node in select.walk():
+            meant = (
+                keys.get(node_key(node))
+                if isinstance(node, (exp.Condition, exp.Subquery))
+                else None
+            )
+            if meant is not None and meant is not node:
+                pairs = zip(node.find_all(exp.Select), meant.find_all(exp.Select), strict=True)
+                found |= {id(query): id(of_key) for query, of_key in pairs}
+    return found
 
 
 def _has_site(call: exp.Expr) -> bool:

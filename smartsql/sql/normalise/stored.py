@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import duckdb
 from sqlglot import exp
 
-from smartsql.sql.normalise.ahead import keep_output_name
+from smartsql.sql.normalise.ahead import keep_output_name, keep_output_names
 from smartsql.sql.normalise.catalog import Macro, View, default_values, read_catalog, words
 from smartsql.sql.normalise.dialect import parse, rewritten, sql
 from smartsql.sql.normalise.nest import Names, binder
@@ -149,8 +149,7 @@ class _Expansion:
             if written is None:
                 self._left.add(id(node))
                 continue
-            if not isinstance(node, exp.Table):
-                keep_output_name(node)
+            keep_output_names(node)
             node.replace(written)
             changed = True
         return False  # it calls itself; DuckDB says so
@@ -165,7 +164,7 @@ class _Expansion:
         call = node.expression if isinstance(node, exp.Dot) else node
         return (
             isinstance(call, exp.Anonymous)
-            and not isinstance(node.parent, (exp.Table, exp.Window, exp.Filter))
+            and not _is_form(node)
             and (call is not node or not isinstance(node.parent, exp.Dot))
             and self._has(call.name, gives_table=False)
         )
@@ -296,6 +295,11 @@ class _Expansion:
         if inside & _with_names(table):
             return None
         return _in_from(query, table, table.name, view.columns)
+
+
+def _is_form(node: exp.Expr) -> bool:
+    """Whether a node is the function of FROM f(..), f(..) OVER .. or f(..) FILTER .."""
+    return node.arg_key == "this" and isinstance(node.parent, (exp.Table, exp.Window, exp.Filter))
 
 
 def _body(macro: Macro) -> exp.Expr | None:
