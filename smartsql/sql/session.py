@@ -10,7 +10,6 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from threading import RLock
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,6 +17,7 @@ import duckdb
 
 from smartsql.errors import QueryError
 from smartsql.sql import macros
+from smartsql.sql.alone import Alone
 from smartsql.sql.barrier import Barrier, Engine
 from smartsql.sql.misplaced import misplaced_call, unusable_structure
 from smartsql.sql.normalise import mentions_smart_call, normalise
@@ -93,7 +93,7 @@ class Connection:
         self._barrier = barrier
         self._number = macros.introduce(con)
         self._stored = Stored()
-        self._running = RLock()
+        self._alone = Alone()
         self.engine = barrier.engine
         _let_duckdb_see_variables(con)
         explain_relations()
@@ -298,7 +298,7 @@ class Connection:
         Raises:
             duckdb.Error: a statement is running on it, which goes on unharmed.
         """
-        with self._alone():
+        with self._alone:
             self._con.close()
         self._barrier.leave(self._number)
         _open.discard(self)
@@ -350,24 +350,8 @@ class Connection:
     @contextmanager
     def _statement(self, query: Sql) -> Iterator[None]:
         """One statement: its errors are ours, and earlier statements' sets can go."""
-        with self._alone(), self._barrier.statement(self._number), self._errors(query):
+        with self._alone, self._barrier.statement(self._number), self._errors(query):
             yield
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Refuse what another thread's statement is in the way of.
-
-        DuckDB does so too, but of a statement that has just begun it waits for the end.
-        """
-        if not self._running.acquire(blocking=False):
-            raise duckdb.ResourceInUseException(
-                "this connection is busy with a statement of another thread. Wait for its end, "
-                "stop it with interrupt(), or use a cursor() of the connection."
-            )
-        try:
-            yield
-        finally:
-            self._running.release()
 
     @contextmanager
     def _errors(self, query: object = None) -> Iterator[None]:

@@ -116,6 +116,31 @@ def test_a_busy_connection_refuses_and_its_statement_goes_on(
     assert con._barrier.n_sets == 0
 
 
+def test_a_statement_that_has_just_begun_refuses_other_threads_too(
+    con: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    planned = con._planned
+
+    def slow(query: session.Sql) -> session.Sql:
+        begun.set()
+        assert go_on.wait(10)
+        return planned(query)
+
+    monkeypatch.setattr(con, "_planned", slow)
+    work = threading.Thread(target=con.execute, args=("SELECT smart_llm('x')",))
+    work.start()
+    try:
+        assert begun.wait(10)
+        for disturb in (con.close, lambda: con.execute("SELECT 1")):
+            with pytest.raises(duckdb.OperationalError, match="busy"):
+                disturb()
+    finally:
+        go_on.set()
+        work.join()
+    assert con.fetchall() == [(tone("x"),)]
+
+
 def test_at_exit_one_session_that_cannot_be_closed_does_not_keep_others_open(
     engine: RecordingEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
