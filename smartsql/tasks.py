@@ -238,9 +238,7 @@ def _number_key(raw: str) -> str | None:
 
 
 def _json_key(raw: str) -> str | None:
-    text = raw.strip()
-    if text.startswith("```"):  # a fenced block, as chat models like to write
-        text = text.strip("`").removeprefix("json").strip()
+    text = unfenced(raw)
     if text[:1] not in ("{", "["):
         return None
     try:

@@ -7,10 +7,11 @@ import os
 import pty
 import re
 import select
-import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
@@ -68,14 +69,26 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._fd, text.encode())
 
-    def ends(self) -> int:
-        code = self._process.wait(30)
-        os.close(self._fd)
-        return code
+    def interrupt(self, pattern: str) -> None:
+        """Press Ctrl-C at a prompt until a pattern is said.
 
-    def kill(self) -> None:
-        self._process.send_signal(signal.SIGKILL)
+        One press can be lost: Python's input() looks at signals when its select() is interrupted,
+        and a signal between the printed prompt and that select() waits for the next key.
+        """
+        for _ in range(30):
+            self.type("\x03")
+            with suppress(AssertionError):
+                self.until(pattern, 1.0)
+                return
+        raise AssertionError(f"{pattern!r} not in {self.said!r} after 30 times Ctrl-C")
+
+    def ends(self) -> int:
+        return self._process.wait(30)
+
+    def close(self) -> None:
+        self._process.kill()
         self._process.wait()
+        os.close(self._fd)
 
 
 def _controlling() -> None:
@@ -86,8 +99,22 @@ def _controlling() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
-def test_the_shell_answers_goes_on_after_errors_and_shows_the_bill() -> None:
-    terminal = Terminal("-csv")
+Start = Callable[..., Terminal]
+
+
+@pytest.fixture
+def start(_folder: None) -> Iterator[Start]:
+    """Starts programs at terminals of their own, and ends those that a failed test leaves."""
+    with ExitStack() as stack:
+
+        def started(*arguments: str) -> Terminal:
+            return stack.enter_context(closing(Terminal(*arguments)))
+
+        yield started
+
+
+def test_the_shell_answers_goes_on_after_errors_and_shows_the_bill(start: Start) -> None:
+    terminal = start("-csv")
     terminal.until("smartsql> ")
     terminal.type("SELECT 1 AS a,\n")
     terminal.until(r"\.\.\.> ")
@@ -116,15 +143,14 @@ def test_the_shell_answers_goes_on_after_errors_and_shows_the_bill() -> None:
     assert history.stat().st_mode & 0o077 == 0
 
 
-def test_ctrl_c_ends_the_statement_and_not_the_shell(tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_statement_and_not_the_shell(start: Start) -> None:
     Path("slowly.py").write_text(SLOW)
     Path("smartsql.toml").write_text(CONFIG.replace("tests.models:big", "slowly:slow"))
-    terminal = Terminal("-csv")
+    terminal = start("-csv")
     terminal.until("smartsql> ")
     terminal.type("SELECT 1 AS\n")
     terminal.until(r"\.\.\.> ")
-    terminal.type("\x03")  # the line that was begun
-    terminal.until("smartsql> ")
+    terminal.interrupt("smartsql> ")  # the line that was begun
     terminal.type("SELECT smart_llm('row ' || i, 0, 0.9) FROM range(1500) t(i);\n")
     terminal.until("of 1,500 asked")
     terminal.type("\x03")
@@ -136,9 +162,11 @@ def test_ctrl_c_ends_the_statement_and_not_the_shell(tmp_path: Path) -> None:
     assert terminal.ends() == 0
 
 
-def test_a_dear_statement_is_asked_about_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dear_statement_is_asked_about_at_a_terminal(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SMARTSQL_CONFIRM_ABOVE_USD", "0.0001")
-    terminal = Terminal("-csv")
+    terminal = start("-csv")
     terminal.until("smartsql> ")
     terminal.type(TABLE + "\n")
     terminal.until("smartsql> ")
@@ -176,8 +204,8 @@ def test_without_a_terminal_a_dear_statement_is_an_error_that_names_both_ways_ou
     assert main(["-csv", "-c", "SELECT count(*) AS n FROM smart_ledger()"]) == 0
 
 
-def test_a_dry_run_in_a_shell_is_wrong_usage() -> None:
-    terminal = Terminal("--dry-run")
+def test_a_dry_run_in_a_shell_is_wrong_usage(start: Start) -> None:
+    terminal = start("--dry-run")
     terminal.until("--dry-run needs SQL")
     assert terminal.ends() == 2
 

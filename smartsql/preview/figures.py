@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -333,9 +333,3 @@ def _seconds(
         if model.role == "reference" and len(models) > 1:
             spent += min(rounds, calls / places) * latency
     return float(spent)
-
-
-def total_expected(previews: Iterable[object]) -> float | None:
-    """Money that previews expect together; None where one of them cannot tell."""
-    known = [p.expected if p.unit == "usd" else 0.0 for p in previews if isinstance(p, Preview)]
-    return None if None in known else sum(value for value in known if value is not None)

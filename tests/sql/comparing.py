@@ -21,24 +21,50 @@ _TABLE_FORM = (
 )
 
 
+class Plain:
+    """DuckDB alone, where smart_llm is the double's function and writes down what it was asked.
+
+    Args:
+        tables: statements run first.
+        casts: through a macro, which casts its argument and knows the options and the table form.
+    """
+
+    def __init__(self, tables: str, *, casts: bool = False) -> None:
+        self.asked: set[str] = set()
+        self.con = duckdb.connect(config={"threads": 1})
+        self.con.create_function(
+            "__tone" if casts else "smart_llm",
+            self._say,
+            ["VARCHAR"],  # type: ignore[list-item]
+            "VARCHAR",  # type: ignore[arg-type]
+            null_handling=FunctionNullHandling.SPECIAL,
+        )
+        if casts:
+            self.con.execute(
+                f"CREATE MACRO smart_llm(prompt, {_OPTIONS}) AS __tone(prompt::VARCHAR)"
+            )
+            self.con.execute(f"CREATE MACRO smart_llm(tbl, col, {_OPTIONS}) AS TABLE {_TABLE_FORM}")
+        self.con.execute(tables)
+
+    def _say(self, prompt: str | None) -> str | None:
+        if prompt is not None:
+            self.asked.add(prompt)
+        return None if prompt is None else tone(prompt)
+
+
 @dataclass
 class Pair:
-    """Both connections over the same tables."""
+    """A session and plain DuckDB over the same tables."""
 
     setup: str = ""
     engine: RecordingEngine = field(default_factory=RecordingEngine)
-    wanted: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.session: Connection = connect(engine=self.engine)
-        self.plain = duckdb.connect(config={"threads": 1})
-        self.plain.create_function(
-            "__tone", self._say, ["VARCHAR"], "VARCHAR", null_handling=FunctionNullHandling.SPECIAL
-        )
-        self.plain.execute(f"CREATE MACRO smart_llm(prompt, {_OPTIONS}) AS __tone(prompt::VARCHAR)")
-        self.plain.execute(f"CREATE MACRO smart_llm(tbl, col, {_OPTIONS}) AS TABLE {_TABLE_FORM}")
+        self._plain = Plain(TABLES, casts=True)
+        self.plain, self.wanted = self._plain.con, self._plain.asked
+        self.session.execute(TABLES)
         for con in (self.session, self.plain):
-            con.execute(TABLES)
             con.execute(self.setup)
 
     def close(self) -> None:
@@ -64,11 +90,6 @@ class Pair:
     def inputs(self, query: str) -> set[str]:
         """Distinct inputs as a query over the tables tells them."""
         return {row[0] for row in self.plain.execute(query).fetchall() if row[0] is not None}
-
-    def _say(self, prompt: str | None) -> str | None:
-        if prompt is not None:
-            self.wanted.add(prompt)
-        return None if prompt is None else tone(prompt)
 
 
 def _ran(

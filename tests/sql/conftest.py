@@ -6,6 +6,7 @@ import duckdb
 import pytest
 
 from smartsql.sql.session import Connection, connect, register
+from tests.sql.comparing import Pair
 from tests.sql.corpus import SETUP
 from tests.sql.doubles import RecordingEngine
 
@@ -47,3 +48,11 @@ def oracle() -> Iterator[duckdb.DuckDBPyConnection]:
             "NULL AS confidence, NULL AS cost_usd, NULL AS error FROM query_table(tbl) t"
         )
         yield connection
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Pair]:
+    """A session beside plain DuckDB over the tables of the positions."""
+    both = Pair()
+    yield both
+    both.close()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,13 +12,6 @@ from smartsql.sql.normalise.dialect import key, parse, rewritten, sql
 from smartsql.sql.normalise.origins import origin_of
 from tests.sql.comparing import Pair
 from tests.sql.corpus import statements
-
-
-@pytest.fixture(scope="module")
-def pair() -> Iterator[Pair]:
-    both = Pair()
-    yield both
-    both.close()
 
 
 @pytest.mark.parametrize("statement", statements("faithful.sql"))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from smartsql.errors import UnplannableCallError
@@ -13,13 +11,6 @@ from tests.sql.corpus import statements
 
 ONE_SIDE_FIRST = {"NATURAL LEFT JOIN", "SEMI JOIN u ON t.i = u.i AND smart_llm(u.r)"}
 """Statements whose plain plan happens to ask one side only of rows that the other let through."""
-
-
-@pytest.fixture(scope="module")
-def pair() -> Iterator[Pair]:
-    both = Pair()
-    yield both
-    both.close()
 
 
 @pytest.mark.parametrize("statement", statements("joins.sql"))

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
-import duckdb
 import pytest
-from duckdb.func import FunctionNullHandling
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from smartsql.sql.session import Connection, connect
-from tests.sql.doubles import RecordingEngine, tone
+from tests.sql.comparing import Plain
+from tests.sql.doubles import RecordingEngine
 
 TABLES = """
 CREATE TABLE t AS SELECT i, nullif(i % 5, 3) AS k, nullif(i % 4, 2) AS g,
@@ -23,28 +21,10 @@ CREATE TABLE u AS SELECT i, nullif(i % 6, 4) AS k, CASE WHEN i % 5 <> 2 THEN 'w'
 """
 
 
-@dataclass
-class Plain:
-    """DuckDB alone with the double's function; what that was asked."""
-
-    con: duckdb.DuckDBPyConnection
-    asked: set[str] = field(default_factory=set)
-
-    def say(self, prompt: str | None) -> str | None:
-        if prompt is not None:
-            self.asked.add(prompt)
-        return None if prompt is None else tone(prompt)
-
-
 @pytest.fixture(scope="module")
 def plain() -> Iterator[Plain]:
-    with duckdb.connect(config={"threads": 1}) as con:
-        made = Plain(con)
-        con.create_function(
-            *("smart_llm", made.say, ["VARCHAR"], "VARCHAR"),
-            null_handling=FunctionNullHandling.SPECIAL,
-        )
-        con.execute(TABLES)
+    made = Plain(TABLES)
+    with made.con:
         yield made
 
 

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from smartsql.errors import UnplannableCallError
 from smartsql.sql.normalise import normalise
 from tests.sql.comparing import Pair
 from tests.sql.corpus import statements
-
-
-@pytest.fixture(scope="module")
-def pair() -> Iterator[Pair]:
-    both = Pair()
-    yield both
-    both.close()
 
 
 @pytest.mark.parametrize("statement", statements("lifts.sql"))

@@ -8,49 +8,17 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from duckdb.func import FunctionNullHandling
 
 from smartsql.errors import UnplannableCallError
 from smartsql.sql.session import Connection, connect
-from tests.sql.doubles import RecordingEngine, tone
+from tests.sql.comparing import Plain
+from tests.sql.doubles import RecordingEngine
 from tests.sql.positions import Position, positions
 
 POSITIONS = positions()
 WAVE = 64
 """More distinct inputs than the last of several waves asks for in these tables."""
 Result = tuple[list[tuple[str, str]], list[str]]
-
-
-class Plain:
-    """DuckDB alone with the double's function; what that was asked."""
-
-    def __init__(self, tables: str, *, casts: bool) -> None:
-        self.asked: set[str] = set()
-        self.con = duckdb.connect(config={"threads": 1})
-        name = "__tone" if casts else "smart_llm"
-        self.con.create_function(
-            name, self._say, ["VARCHAR"], "VARCHAR", null_handling=FunctionNullHandling.SPECIAL
-        )
-        if casts:
-            options = "delta := 0.1, gamma := 0.95, task := NULL, site := 0"
-            nothing = ", ".join(
-                f"NULL AS {column}"
-                for column in ("model", "source", "confidence", "cost_usd", "error")
-            )
-            self.con.execute(
-                f"CREATE MACRO smart_llm(prompt, {options}) AS __tone(prompt::VARCHAR)"
-            )
-            self.con.execute(
-                f"CREATE MACRO smart_llm(tbl, col, {options}) AS TABLE SELECT t.*, "
-                f"__tone(col::VARCHAR) AS answer, {nothing} FROM query_table(tbl) t"
-            )
-        self.con.execute(tables)
-
-    def _say(self, prompt: str | None) -> str | None:
-        if prompt is None:
-            return None
-        self.asked.add(prompt)
-        return tone(prompt)
 
 
 @pytest.fixture(scope="module")
@@ -85,25 +53,31 @@ def test_a_call_anywhere_gives_what_a_plain_function_gives(
     plains: dict[tuple[str, bool], Plain],
     sessions: dict[str, tuple[RecordingEngine, Connection]],
 ) -> None:
-    key = (position.tables, position.casts)
     if position.changes:
-        plain, engine = Plain(*key[:1], casts=key[1]), RecordingEngine()
-        session = connect(engine=engine)
-        session.execute(position.tables)
+        engine, session = opened(position.tables)
+        plain = Plain(position.tables, casts=position.casts)
     else:
-        plain = plains.setdefault(key, None) or Plain(*key[:1], casts=key[1])  # type: ignore[arg-type]
-        plains[key] = plain
         if position.tables not in sessions:
-            made = RecordingEngine()
-            sessions[position.tables] = made, connect(engine=made)
-            sessions[position.tables][1].execute(position.tables)
+            sessions[position.tables] = opened(position.tables)
         engine, session = sessions[position.tables]
+        key = (position.tables, position.casts)
+        if key not in plains:
+            plains[key] = Plain(position.tables, casts=position.casts)
+        plain = plains[key]
     try:
         compare(position, str(tmp_path), plain, engine, session)
     finally:
         if position.changes:
             plain.con.close()
             session.close()
+
+
+def opened(tables: str) -> tuple[RecordingEngine, Connection]:
+    """A session over the tables, and the double behind it."""
+    engine = RecordingEngine()
+    session = connect(engine=engine)
+    session.execute(tables)
+    return engine, session
 
 
 def compare(

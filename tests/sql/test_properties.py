@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -95,13 +92,6 @@ def queries(draw: st.DrawFn) -> str:
         if draw(st.booleans()):
             query += f" ORDER BY {draw(calls())}, {keys} LIMIT {draw(st.integers(1, 20))}"
     return query
-
-
-@pytest.fixture(scope="module")
-def pair() -> Iterator[Pair]:
-    made = Pair()
-    yield made
-    made.close()
 
 
 @settings(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
 
 import duckdb
 import pytest
@@ -25,13 +24,6 @@ AROUND = {
     "UPDATE s SET y = 'a' WHERE smart_llm(x) = 'a' RETURNING smart_llm(y)": "RETURNING",
 }
 """Refused statements that are no queries."""
-
-
-@pytest.fixture(scope="module")
-def pair() -> Iterator[Pair]:
-    both = Pair()
-    yield both
-    both.close()
 
 
 @pytest.mark.parametrize(("clause", "statement", "rewrite"), pairs("refusals.sql"))

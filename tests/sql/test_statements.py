@@ -8,41 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
-from duckdb.func import FunctionNullHandling
 
 from smartsql.errors import UnplannableCallError
 from smartsql.sql.session import Connection
+from tests.sql.comparing import Plain
 from tests.sql.corpus import SETUP
-from tests.sql.doubles import RecordingEngine, tone
-
-
-class Plain:
-    """DuckDB alone, where smart_llm is a Python function that writes down what it was asked."""
-
-    def __init__(self) -> None:
-        self.asked: set[str] = set()
-        self.con = duckdb.connect(config={"threads": 1})
-        self.con.create_function(
-            "smart_llm",
-            self.say,
-            ["VARCHAR"],  # type: ignore[list-item]
-            "VARCHAR",  # type: ignore[arg-type]
-            null_handling=FunctionNullHandling.SPECIAL,
-        )
-        self.con.execute(SETUP)
-
-    def say(self, prompt: str | None) -> str | None:
-        if prompt is None:
-            return None
-        self.asked.add(prompt)
-        return tone(prompt)
+from tests.sql.doubles import RecordingEngine
 
 
 @pytest.fixture
 def plain() -> Iterator[Plain]:
-    double = Plain()
+    double = Plain(SETUP)
     with double.con:
         yield double
 

@@ -16,7 +16,7 @@ import pytest
 
 from smartsql.errors import ParameterError
 from smartsql.sql.barrier import Call
-from smartsql.sql.session import Connection, connect, register
+from smartsql.sql.session import Connection
 from smartsql.types import IntArray
 from tests.sql.corpus import SETUP
 from tests.sql.doubles import Answered, RecordingEngine, tone
@@ -84,21 +84,6 @@ class TypedEngine(RecordingEngine):
 @pytest.fixture
 def engine() -> TypedEngine:
     return TypedEngine()
-
-
-@pytest.fixture
-def con(engine: TypedEngine) -> Iterator[Connection]:
-    with connect(engine=engine) as session:
-        session.execute(SETUP)
-        yield session
-
-
-@pytest.fixture
-def bare(engine: TypedEngine) -> Iterator[duckdb.DuckDBPyConnection]:
-    with duckdb.connect() as connection:
-        register(connection, engine)
-        connection.execute(SETUP)
-        yield connection
 
 
 @pytest.fixture

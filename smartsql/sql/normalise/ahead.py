@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from sqlglot import exp
 
 from smartsql.sql.normalise.calls import has_call, is_aggregate, is_call, own, refuse
-from smartsql.sql.normalise.dialect import default_name, sql
-from smartsql.sql.normalise.nest import Names
+from smartsql.sql.normalise.dialect import sql
+from smartsql.sql.normalise.nest import Names, keep_output_name
 from smartsql.sql.normalise.scopes import Resolver, is_local, is_plain_table, relations
 from smartsql.sql.normalise.where import conjunction, split
 
@@ -85,18 +85,6 @@ def compute_ahead(calls: Sequence[exp.Expr], place: Place, names: Names) -> None
     if drop:
         inner.set("where", exp.Where(this=conjunction([c.copy() for c in drop])))
     names.changed = True
-
-
-def keep_output_name(node: exp.Expr) -> None:
-    """Name the output in which a node stands as DuckDB names it now."""
-    item = node
-    while item.parent is not None and not isinstance(item.parent, exp.Select):
-        item = item.parent
-    if item.arg_key != "expressions" or isinstance(item, exp.Alias) or item.is_star:
-        return
-    alias = exp.Alias(alias=exp.to_identifier(default_name(item), quoted=True))
-    item.replace(alias)
-    alias.set("this", item)
 
 
 def keep_output_names(node: exp.Expr) -> None:

@@ -144,19 +144,6 @@ def is_native(call: exp.Expr, select: exp.Select) -> bool:
     return clause_of(call, select) in _FREE and not needs_lift(call, select)
 
 
-def in_expression(select: exp.Select) -> bool:
-    """Whether a query stands in an expression or LATERAL, where outer columns are visible."""
-    node: exp.Expr = select
-    while node.parent is not None:
-        parent = node.parent
-        if isinstance(parent, exp.Lateral):
-            return True
-        if isinstance(parent, exp.Select) and node.arg_key not in {"from_", "joins", "with_"}:
-            return True
-        node = parent
-    return False
-
-
 def refuse(
     call: exp.Expr, clause: str, rewrite: str, reason: str | None = None
 ) -> UnplannableCallError:

@@ -28,7 +28,6 @@ from smartsql.sql.normalise.ahead import (
     compute_ahead,
     conditions_on,
     is_strict,
-    keep_output_name,
     may_be_missing,
     reachable,
     same_calls,
@@ -42,7 +41,7 @@ from smartsql.sql.normalise.calls import (
     refuse,
 )
 from smartsql.sql.normalise.dialect import sql
-from smartsql.sql.normalise.nest import Names, aliases_of
+from smartsql.sql.normalise.nest import Names, aliases_of, keep_output_name
 from smartsql.sql.normalise.over_joins import compute_over_join
 from smartsql.sql.normalise.scopes import (
     Owner,

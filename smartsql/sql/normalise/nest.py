@@ -18,7 +18,7 @@ import duckdb
 from sqlglot import exp
 
 from smartsql.sql.normalise.calls import is_call, is_columns, own, own_calls, refuse
-from smartsql.sql.normalise.dialect import default_names, key, output_names, sql
+from smartsql.sql.normalise.dialect import default_name, default_names, key, output_names, sql
 from smartsql.sql.normalise.origins import original
 from smartsql.sql.normalise.stars import expand_stars
 
@@ -208,6 +208,18 @@ def nest(
         _pass_referenced(select, inner, alias, names)
     source = exp.Subquery(this=inner, alias=exp.TableAlias(this=exp.to_identifier(alias)))
     select.set("from_", exp.From(this=source))
+
+
+def keep_output_name(node: exp.Expr) -> None:
+    """Name the output in which a node stands as DuckDB names it now."""
+    item = node
+    while item.parent is not None and not isinstance(item.parent, exp.Select):
+        item = item.parent
+    if item.arg_key != "expressions" or isinstance(item, exp.Alias) or item.is_star:
+        return
+    alias = exp.Alias(alias=exp.to_identifier(default_name(item), quoted=True))
+    item.replace(alias)
+    alias.set("this", item)
 
 
 def name_outputs(select: exp.Select, *, only_changed: bool = False) -> None:

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 
 from sqlglot import exp
 
-from smartsql.sql.normalise.ahead import is_repeatable, keep_output_name
+from smartsql.sql.normalise.ahead import is_repeatable
 from smartsql.sql.normalise.calls import own
 from smartsql.sql.normalise.dialect import sql
-from smartsql.sql.normalise.nest import Names
+from smartsql.sql.normalise.nest import Names, keep_output_name
 from smartsql.sql.normalise.scopes import Owner, Resolver, is_within, relations
 from smartsql.sql.normalise.where import conjunction, split
 

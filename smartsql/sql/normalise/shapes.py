@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from smartsql.sql.normalise.text import QUERY_WORDS, Words
 
@@ -63,20 +63,6 @@ def read(text: str) -> Statement | None:
         "" if change is None else whole.text[whole.tokens[start].start : _start(whole, first)],
         Words(whole.slice(first, len(whole) - 1)),
         whole.after(len(whole) - 1),
-    )
-
-
-def portion_of(text: str) -> Portion | None:
-    """The query inside the text of a statement, which joined with what is around it is the text.
-
-    None where there is none, and for statements that change rows.
-    """
-    statement = read(text)
-    found = portion(statement) if statement is not None else None
-    if statement is None or found is None or not found.exact:
-        return None
-    return replace(
-        found, head=f"{statement.prefix}{found.head}", tail=f"{found.tail}{statement.end}"
     )
 
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from sqlglot import exp
 
 from smartsql.sql.normalise.calls import is_call
-from smartsql.sql.normalise.dialect import default_name, sql
 from smartsql.sql.normalise.dialect import key as node_key
+from smartsql.sql.normalise.dialect import sql
 from smartsql.sql.normalise.grouped import without_brackets
-from smartsql.sql.normalise.nest import Names
+from smartsql.sql.normalise.nest import Names, keep_output_name
 from smartsql.sql.normalise.table_form import table_calls
 
 
@@ -38,7 +38,7 @@ def number_calls(root: exp.Expr, names: Names) -> None:
                 if _has_site(call):
                     continue
                 names.changed = True
-                _keep_name(call)
+                keep_output_name(call)
                 site = exp.PropertyEQ(
                     this=exp.to_identifier("site"), expression=exp.Literal.number(number)
                 )
@@ -83,15 +83,3 @@ def _without_relations(call: exp.Expr, skip: int) -> str:
         for part in ("table", "db", "catalog"):
             column.set(part, None)
     return sql(copy).lower()
-
-
-def _keep_name(call: exp.Expr) -> None:
-    """Name the output in which a call stands as DuckDB names it without the number."""
-    item: exp.Expr = call
-    while item.parent is not None and not isinstance(item.parent, exp.Select):
-        item = item.parent
-    if item.arg_key != "expressions" or isinstance(item, exp.Alias) or item.is_star:
-        return
-    alias = exp.Alias(alias=exp.to_identifier(default_name(item), quoted=True))
-    item.replace(alias)
-    alias.set("this", item)

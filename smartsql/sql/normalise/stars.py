@@ -27,23 +27,14 @@ def expand_columns(select: exp.Select, names: Names) -> None:
         UnplannableCallError: one that shares its expression with a call cannot be written out.
     """
     for item in list(select.expressions):
-        if any(is_columns(node) for node in own(item)):
-            copies = _copies(select, item, names)
-            if copies is None:
-                _refuse_if_call(item)
-            else:
-                _replace_item(select, item, [_named(copy, item, name) for name, copy in copies])
-                names.changed = True
+        copies = _told(select, item, names)
+        if copies:
+            _replace_item(select, item, [_named(copy, item, name) for name, copy in copies])
     where = select.args.get("where")
-    if where is not None:
-        for condition in _conjuncts(where.this):
-            if any(is_columns(node) for node in own(condition)):
-                copies = _copies(select, condition, names)
-                if copies is None:
-                    _refuse_if_call(condition)
-                else:
-                    condition.replace(exp.paren(exp.and_(*[c for _, c in copies]), copy=False))
-                    names.changed = True
+    for condition in _conjuncts(where.this) if where is not None else ():
+        copies = _told(select, condition, names)
+        if copies:
+            condition.replace(exp.paren(exp.and_(*[copy for _, copy in copies]), copy=False))
 
 
 def expand_stars(select: exp.Select, names: Names) -> bool:
@@ -94,6 +85,22 @@ def _copies(select: exp.Select, root: exp.Expr, names: Names) -> list[tuple[str,
             else:
                 mark.replace(column.copy())
         copies.append((name, copy))
+    return copies
+
+
+def _told(select: exp.Select, root: exp.Expr, names: Names) -> list[tuple[str, exp.Expr]]:
+    """The same where there is a COLUMNS(..) that can be told; nothing where it may stay.
+
+    Raises:
+        UnplannableCallError: it cannot be told, and shares its expression with a call.
+    """
+    if not any(is_columns(node) for node in own(root)):
+        return []
+    copies = _copies(select, root, names)
+    if copies is None:
+        _refuse_if_call(root)
+        return []
+    names.changed = True
     return copies
 
 

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import duckdb
 from sqlglot import exp
 
-from smartsql.sql.normalise.ahead import keep_output_name, keep_output_names
+from smartsql.sql.normalise.ahead import keep_output_names
 from smartsql.sql.normalise.catalog import Macro, View, default_values, read_catalog, words
 from smartsql.sql.normalise.dialect import parse, rewritten, sql
-from smartsql.sql.normalise.nest import Names, binder
+from smartsql.sql.normalise.nest import Names, binder, keep_output_name
 from smartsql.sql.normalise.origins import origin_of
 from smartsql.sql.normalise.parameters import numbered_parameters, separated, spaced_parameters
 from smartsql.sql.normalise.scopes import Resolver, names_of, relations
