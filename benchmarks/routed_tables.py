@@ -1,14 +1,19 @@
 """Tables on which evidence misleads: what routing has to withstand.
 
-One candidate is wrong in a fixed number of rows, and its confidences say something useless, false
-or half true about where. Policies, executor and random order are the real ones.
+One candidate is wrong in a fixed number of rows, and its confidences, or the words of its answers,
+say something useless, false or half true about where. Policies, executor and random order are the
+real ones.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+from numpy.typing import NDArray
 
 from smartsql.executor import run
+from smartsql.features import ANSWER_NAMES
 from smartsql.policies.certified import Certified
 from smartsql.policies.routing.tuning import RoutingTuning
 from smartsql.replay.recording import RecordedSource, Recording
@@ -24,6 +29,7 @@ CONFIDENCES = (
     "unknown",
     "sorted",
     "duplicates",
+    "words",
 )
 POLICIES = {
     "routed": Certified(RoutingTuning(exact=0.0, exact_unguided=0.0)),
@@ -31,6 +37,9 @@ POLICIES = {
 }
 HEAVY = 9
 """Rows of every thirteenth prompt in the table with duplicates."""
+KINDS = 4
+OPEN_KINDS = 40
+"""Different answers, where they are labels and where they are words."""
 
 
 def weights_of(kind: str, rows: int) -> IntArray:
@@ -52,14 +61,25 @@ def table(kind: str, rows: int, wrong_rows: int, rng: np.random.Generator) -> Re
         confidences = np.full(n, 0.5)
     if kind == "unknown":
         confidences = np.where(rng.random(n) < 0.4, np.nan, confidences)
-    labels = rng.integers(0, 4, n)
-    known = {} if kind in ("none", "sorted", "duplicates") else {"small": confidences}
-    return Recording.of(
-        {"large": labels, "small": np.where(wrong, (labels + 1) % 4, labels)},
+    kinds = OPEN_KINDS if kind == "words" else KINDS
+    labels = rng.integers(0, kinds, n)
+    silent = kind in ("none", "sorted", "duplicates", "words")
+    data = Recording.of(
+        {"large": labels, "small": np.where(wrong, (labels + 1) % kinds, labels)},
         {"large": 1.0, "small": 0.02},
-        confidences=known,
+        confidences={} if silent else {"small": confidences},
         weights=weights,
     )
+    if kind != "words":
+        return data
+    return replace(data, figures={"small": _misleading(confidences, rng)})
+
+
+def _misleading(sure: FloatArray, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Figures about answers: one tells as much as a confidence would, the others nothing."""
+    figures = rng.integers(0, 256, (sure.size, len(ANSWER_NAMES)))
+    figures[:, -1] = 255.0 * sure
+    return figures.astype(np.uint8)
 
 
 def _placed(
@@ -74,7 +94,7 @@ def _placed(
         # mostly among the surest, where nothing but labels tells
         chance = np.exp(-6.0 * np.argsort(surest) / n)
         placed = rng.choice(n, wrong, replace=False, p=chance / chance.sum())
-    elif kind == "decoys":
+    elif kind in ("decoys", "words"):
         # half where one learns to look, half where one learns not to
         placed = np.concatenate([surest[n - half :], surest[: wrong - half]])
     elif kind == "telling":

@@ -1,4 +1,4 @@
-"""Figures about texts that cost no call: length, digits, capitals, marks, repeated words.
+"""Figures about texts and answers that cost no call: length, digits, words that both share.
 
 They are evidence for routing only: whatever they say, they move money and never the promise. Each
 is a whole number from 0 to 255 by a fixed scale, so that it can be kept in the ledger and gives the
@@ -8,6 +8,7 @@ same decisions on every machine.
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Sequence
 
@@ -19,12 +20,18 @@ from smartsql.profile import Features
 from smartsql.types import FloatArray, IntArray
 
 NAMES = ("length", "words", "digits", "capitals", "marks", "repeated words")
+ANSWER_NAMES = ("length", "words", "digits", "words in the text", "in the text")
+"""Letters and digits, words, share that is digits, share of the words that the text has, whether it
+has them in a row."""
 SLICE = 2_000
 """Texts whose bytes are laid out at once: few enough for a processor's cache."""
 _LOG_SCALE = 14.0
 """Steps for each doubling: 255 is a text of about 300 kB."""
 _TEXT_BITS = np.uint64(16)
 """Bits of a text's number within its slice."""
+_APART = re.compile(r"\W+")
+_LOOKED_FOR = 200
+"""Words of an answer that are looked for in its text."""
 _LONGEST = 64
 """Bytes of a word that tell it from others."""
 
@@ -42,6 +49,49 @@ def features(texts: pa.Array | Sequence[str]) -> Features:
     ]
     empty = np.zeros((0, len(NAMES)), dtype=np.uint8)
     return Features(NAMES, np.concatenate([empty, *parts]))
+
+
+def answer_figures(answers: Sequence[str | None], texts: Sequence[str]) -> NDArray[np.uint8]:
+    """What answers in words of their own say beside their texts.
+
+    Case and marks play no part, so that it does not matter how carefully an answer was tidied.
+
+    Args:
+        answers: None where there is none; shape (n,).
+        texts: what each is about; shape (n,).
+
+    Returns:
+        One column for each of `ANSWER_NAMES`; shape (n, k).
+    """
+    told = [_told(answer, text) for answer, text in zip(answers, texts, strict=True)]
+    figures = np.array(told, dtype=np.float64).reshape(-1, len(ANSWER_NAMES))
+    figures[:, :2] = _logarithm(figures[:, :2])
+    figures[:, 2:] *= 255.0
+    return np.asarray(np.minimum(np.rint(figures), 255.0).astype(np.uint8))
+
+
+def _told(answer: str | None, text: str) -> tuple[int, int, float, float, bool]:
+    """The figures of an answer, before they are brought to scale."""
+    words = _APART.sub(" ", answer.lower()).split() if answer else []
+    if not words:
+        return 0, 0, 0.0, 0.0, False
+    letters = "".join(words)
+    digits = 0 if letters.isalpha() else sum(map(str.isdigit, letters))
+    shared, whole = _shared(words, text.lower())
+    return len(letters), len(words), digits / len(letters), shared, whole
+
+
+def _shared(words: list[str], text: str) -> tuple[float, bool]:
+    """Share of the first words that the text has, and whether it has all words in a row."""
+    words_seen = words[:_LOOKED_FOR]
+    # a word of the text is a part of it, which is quicker to see
+    likely = [word for word in words_seen if word in text]
+    if not likely:
+        return 0.0, False
+    there = _APART.sub(" ", text).split()
+    known = set(there)
+    shared = sum(word in known for word in likely) / len(words_seen)
+    return shared, shared == 1.0 and f" {' '.join(words)} " in f" {' '.join(there)} "
 
 
 def packed(features: Features) -> bytes:
@@ -81,7 +131,7 @@ def _figures(texts: pa.Array) -> NDArray[np.uint8]:
     return np.column_stack([np.minimum(np.rint(c), 255.0) for c in columns]).astype(np.uint8)
 
 
-def _logarithm(counts: IntArray) -> FloatArray:
+def _logarithm(counts: IntArray | FloatArray) -> FloatArray:
     return np.asarray(_LOG_SCALE * np.log2(1.0 + counts))
 
 

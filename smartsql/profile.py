@@ -90,6 +90,7 @@ class Profile:
         self._codes = {m.name: np.full(n, UNKNOWN, dtype=np.int32) for m in everyone}
         self._costs = {m.name: np.zeros(n, dtype=np.float64) for m in everyone}
         self._confidences: dict[str, NDArray[np.float64]] = {}
+        self._figures: dict[str, NDArray[np.uint8]] = {}
         self._expected = {m.name: m.expected_cost for m in everyone}
         self._learning = {m.name for m in everyone if m.learns}
         # in whole 1e-12 units, so that the sum does not depend on the order of arrival
@@ -120,6 +121,10 @@ class Profile:
             self._confidences[model] = np.full(self._codes[model].size, np.nan)
         return self._confidences[model]
 
+    def figures(self, model: str) -> NDArray[np.uint8] | None:
+        """Figures about a model's answers beside their texts, if known; shape (n_prompts, k)."""
+        return self._figures.get(model)
+
     def n_asked(self, model: str) -> int:
         """Calls to the model: each prompt once, unless a learning model was asked anew."""
         return self._totals[model][0]
@@ -140,6 +145,7 @@ class Profile:
         codes: NDArray[np.int32],
         costs: FloatArray,
         confidences: FloatArray | None = None,
+        figures: NDArray[np.uint8] | None = None,
     ) -> None:
         """Add answers; for the executor only.
 
@@ -154,6 +160,11 @@ class Profile:
             self.confidences(model)[prompts] = confidences
         elif model in self._confidences:
             self._confidences[model][prompts] = np.nan
+        if figures is not None:
+            if model not in self._figures:
+                shape = (self._codes[model].size, figures.shape[1])
+                self._figures[model] = np.zeros(shape, dtype=np.uint8)
+            self._figures[model][prompts] = figures
         totals = self._totals[model]
         totals[0] += prompts.size
         totals[1] += int(np.rint(costs * 1e12).astype(np.int64).sum())

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smartsql import features as module
-from smartsql.features import NAMES, features
+from smartsql.features import ANSWER_NAMES, NAMES, answer_figures, features
 
 
 def words_of(text: str) -> list[bytes]:
@@ -41,6 +41,23 @@ def test_a_slice_of_an_array_gives_the_figures_of_its_own_texts(monkeypatch) -> 
     assert (features(pa.array(texts).slice(5, 20)).values == whole[5:25]).all()
     monkeypatch.setattr(module, "SLICE", 7)
     assert (features(pa.array(texts)).values == whole).all()
+
+
+def test_answers_are_counted_beside_their_texts_whatever_their_case_and_marks() -> None:
+    text = "Basketball Shorts for Men, quick-dry"
+    answers = ["basketball shorts", "Quick Dry!", "Men Shorts", "shorts for women", "", None]
+    found = answer_figures(answers, [text] * len(answers))
+    whole = {"length": round(14 * np.log2(17)), "words": round(14 * np.log2(3)), "digits": 0}
+    assert dict(zip(ANSWER_NAMES, found[0].tolist(), strict=True)) == whole | {
+        "words in the text": 255,
+        "in the text": 255,
+    }
+    assert found[1, 3:].tolist() == [255, 255]
+    assert found[2, 3:].tolist() == [255, 0]  # its words, in another order
+    assert found[3, 3:].tolist() == [170, 0]
+    assert not found[4:].any()
+    assert answer_figures(["18 m"], ["the 18"])[0, 2:].tolist() == [170, 128, 0]
+    assert answer_figures(["x " * 2_000_000], ["x"]).tolist() == [[255, 255, 0, 255, 0]]
 
 
 def test_long_texts_are_capped() -> None:

@@ -35,22 +35,29 @@ def draw(text: str) -> float:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big") / 2**32
 
 
+def choices(prompt: str) -> tuple[str, str]:
+    """Labels for reviews, words of their own for tickets."""
+    if prompt.startswith("review"):
+        return LABELS
+    return f"Ticket {prompt[7:12]}", f"number {int(40 * draw(prompt))}"
+
+
 def said(model: str, prompt: str) -> Answer:
     """The cheaper a model, the more often it errs, and more so where it is less sure."""
-    truth = int(draw(prompt) < 0.4)
+    right, wrong = choices(prompt)
+    if draw(prompt) < 0.4:
+        right, wrong = wrong, right
     if model == "big":
-        return Answer(LABELS[truth], None, USAGE)
+        return Answer(right, None, USAGE)
     sure = 0.5 + 0.4999 * draw(model + "sure" + prompt)
     errs = draw(model + prompt) < {"middle": 0.3, "small": 0.7}[model] * (1 - sure) ** 1.5 * 2
-    token, other = (
-        (LABELS[1 - truth], LABELS[truth]) if errs else (LABELS[truth], LABELS[1 - truth])
-    )
+    token, other = (wrong, right) if errs else (right, wrong)
     alternatives = [(token, math.log(sure)), (other, math.log(1 - sure))]
     return Answer(token, [(token, math.log(sure), alternatives)], USAGE)
 
 
-def text(i: int) -> str:
-    return f"review {i:05d}: {'word ' * (i % 7)}{'7' * (i % 3)}".ljust(63, "x") + "."
+def text(i: int, about: str) -> str:
+    return f"{about} {i:05d}: {'word ' * (i % 7)}{'7' * (i % 3)}".ljust(63, "x") + "."
 
 
 @dataclass
@@ -59,6 +66,7 @@ class Shop:
 
     server: TestServer
     folder: Path
+    about: str = "review"
 
     def connection(self, seed: int) -> Any:
         models = [
@@ -77,7 +85,9 @@ class Shop:
         con = smartsql.connect(
             config=smartsql.Settings(), models=models, store=str(store), seed=seed
         )
-        con.register("texts", pa.table({"i": range(ROWS), "t": [text(i) for i in range(ROWS)]}))
+        con.register(
+            "texts", pa.table({"i": range(ROWS), "t": [text(i, self.about) for i in range(ROWS)]})
+        )
         return con
 
     def record(self) -> Path:
@@ -86,11 +96,11 @@ class Shop:
         for name, price in PRICES.items():
             cost = Price(price, price, "").cost_usd(*USAGE)
             for i in range(ROWS):
-                answer = said(name, text(i))
+                answer = said(name, text(i, self.about))
                 lines.append(
                     {
                         "row_id": i,
-                        "input": text(i),
+                        "input": text(i, self.about),
                         "model": name,
                         "output": answer.text,
                         "cost_usd": cost,
@@ -122,10 +132,14 @@ def shop(tmp_path: Path) -> Any:
         yield Shop(server, tmp_path)
 
 
-@pytest.mark.parametrize(("seed", "delta"), [(1, 0.1), (2, 0.05), (3, 0.02)])
+@pytest.mark.parametrize(
+    ("seed", "delta", "about"),
+    [(1, 0.1, "review"), (2, 0.05, "review"), (3, 0.02, "review"), (4, 0.1, "ticket")],
+)
 def test_a_statement_spends_and_answers_as_its_replay_does(
-    shop: Shop, seed: int, delta: float
+    shop: Shop, seed: int, delta: float, about: str
 ) -> None:
+    shop.about = about
     with shop.connection(seed) as con:
         query = f"SELECT i, answer, model FROM smart_llm(texts, t, delta := {delta}) ORDER BY i"
         answered = con.execute(query).fetchall()

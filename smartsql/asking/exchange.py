@@ -302,8 +302,8 @@ class Exchange:
         ended = 0
         for number, arrived in self._drain(timeout_s).items():
             job = jobs[number]
-            attempts = self.book.judged(job.model, arrived)
-            units = [a.index & _UNIT_MASK for a in attempts]
+            units = [a.index & _UNIT_MASK for a in arrived]
+            attempts = self.book.judged(job.model, units, arrived)
             self._keep(job, units, attempts)
             finals = sum([a.final for a in attempts])
             self._settle(job, units, attempts, profile)

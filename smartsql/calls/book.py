@@ -14,6 +14,7 @@ from smartsql.calls.readings import Readings
 from smartsql.calls.recipes import Recipe
 from smartsql.calls.tally import Tally
 from smartsql.calls.verification import Verdicts
+from smartsql.features import ANSWER_NAMES, answer_figures
 from smartsql.gateway import Attempt
 from smartsql.ledger import Stored
 from smartsql.profile import Profile
@@ -116,17 +117,26 @@ class Book:
             self.hints[model].add(units, answers)
         confidences = np.array([a.confidence for a in answers], dtype=np.float64)
         has_confidence = not np.isnan(confidences).all()
-        profile.record(model, at, codes, np.array(costs), confidences if has_confidence else None)
+        sure = confidences if has_confidence else None
+        profile.record(model, at, codes, np.array(costs), sure, _figures(answers))
         failed: list[int] = np.flatnonzero(codes == FAILED).tolist()
         self.tallies[model].failed += len(failed)
         return failed
 
-    def judged(self, model: str, attempts: list[Attempt]) -> list[Attempt]:
+    def judged(self, model: str, units: list[int], attempts: list[Attempt]) -> list[Attempt]:
         """Attempts as they are to be kept: an answer that is not of the call's type is none.
 
-        Answers in words are kept as they came, since another task may read them otherwise.
+        Answers in words are kept as they came, since another task may read them otherwise; beside
+        a candidate's stands what they say of their cells, which the ledger does not keep.
         """
         recipe = self.recipes[model]
+        if recipe.role == "candidate" and not self.cells.task.labels:
+            texts = self.cells.texts.take(np.array(units, dtype=np.int64)).to_pylist()
+            figures = answer_figures([a.text for a in attempts], texts)
+            attempts = [
+                replace(a, figures=row.tobytes()) if a.text else a
+                for a, row in zip(attempts, figures, strict=True)
+            ]
         if self.cells.task.kind == "llm" or not recipe.answers_rows or recipe.kind == "hard":
             return attempts
         codes, _ = self._readings.read([a.text if a.status == "ok" else None for a in attempts])
@@ -192,3 +202,13 @@ class Book:
             "max_tokens, among the model's parameters)",
             "refused": "it refused to answer",
         }.get(status, status) + start
+
+
+def _figures(answers: Sequence[Stored | Attempt]) -> NDArray[np.uint8] | None:
+    """What is known of answers beside their cells, zeros where nothing is; None if of none."""
+    told = [a.figures for a in answers]
+    if not any(told):
+        return None
+    unknown = bytes(len(ANSWER_NAMES))
+    rows = np.frombuffer(b"".join(some or unknown for some in told), dtype=np.uint8)
+    return rows.reshape(len(told), len(ANSWER_NAMES))

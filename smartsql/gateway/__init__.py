@@ -85,6 +85,8 @@ class Attempt:
             was cut off or refused.
         retryable: asking again later may help.
         scores: probability of each label of the task, where the model gives them; sum 1.
+        figures: what an open answer says beside its text (`features.answer_figures`), a byte each;
+            no model gives them, they are found when the answer arrives.
     """
 
     index: int
@@ -100,6 +102,7 @@ class Attempt:
     error: str | None = None
     retryable: bool = False
     scores: Mapping[str, float] | None = None
+    figures: bytes | None = None
 
 
 _HALVES = re.compile("[\ud800-\udfff]")

@@ -12,7 +12,7 @@ from smartsql.gateway import Attempt
 from smartsql.profile import Features
 from smartsql.types import IntArray
 
-INSERT_ANSWER = "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT_ANSWER = "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 INSERT_FAILURE = (
     "INSERT INTO failures (identity, prompt, run, at, status, final, prompt_tokens, "
     "completion_tokens, cost_usd, seconds, served_by, error) "
@@ -30,6 +30,7 @@ class Stored:
     cost_usd: float
     seconds: float
     scores: Mapping[str, float] | None = None
+    figures: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +58,9 @@ def scores_text(attempt: Attempt) -> str | None:
 
 
 def stored_of(row: tuple[Any, ...]) -> Stored:
-    """An answer from its columns: status, text, confidence, USD, seconds, scores."""
+    """An answer from its columns: status, text, confidence, USD, seconds, scores, figures."""
     scores = None if row[5] is None else json.loads(row[5])
-    return Stored(row[0], row[1], row[2], row[3], row[4], scores)
+    return Stored(row[0], row[1], row[2], row[3], row[4], scores, row[6])
 
 
 def grouped(prompts: Sequence[bytes]) -> Iterator[tuple[Sequence[bytes], str]]:
@@ -77,7 +78,7 @@ def keep_better(db: sqlite3.Connection, answer: tuple[object, ...]) -> None:
     kept, spare = (found, answer) if found and found[4] == "ok" else (answer, found)
     db.execute(INSERT_ANSWER.replace("INSERT", "INSERT OR REPLACE", 1), kept)
     if spare:
-        _, _, run, at, status, _, _, *tokens_and_cost, served_by, _ = spare
+        _, _, run, at, status, _, _, *tokens_and_cost, served_by, _, _ = spare
         db.execute(
             INSERT_FAILURE,
             (*spare[:2], run, at, status, True, *tokens_and_cost, served_by, "superseded"),

@@ -23,7 +23,7 @@ CREATE TABLE identities (id INTEGER PRIMARY KEY, model TEXT NOT NULL,
 CREATE TABLE answers (identity INTEGER NOT NULL, prompt BLOB NOT NULL, run INTEGER NOT NULL,
                       at REAL NOT NULL, status TEXT NOT NULL, text TEXT, confidence REAL,
                       prompt_tokens INTEGER, completion_tokens INTEGER, cost_usd REAL NOT NULL,
-                      seconds REAL NOT NULL, served_by TEXT, scores TEXT,
+                      seconds REAL NOT NULL, served_by TEXT, scores TEXT, figures BLOB,
                       PRIMARY KEY (identity, prompt)) WITHOUT ROWID;
 CREATE TABLE failures (id INTEGER PRIMARY KEY, identity INTEGER NOT NULL, prompt BLOB NOT NULL,
                        run INTEGER NOT NULL, at REAL NOT NULL, status TEXT NOT NULL,
@@ -50,7 +50,7 @@ _MIGRATIONS = {
     1: "ALTER TABLE answers ADD COLUMN scores TEXT;"
     "ALTER TABLE statements ADD COLUMN features BLOB;"
     "CREATE TABLE starts (statement BLOB PRIMARY KEY, digests TEXT NOT NULL)",
-    2: _SPENDING + _TASKS,
+    2: "ALTER TABLE answers ADD COLUMN figures BLOB;" + _SPENDING + _TASKS,
 }
 """From each earlier version to the next: columns are added at the end, nothing is rewritten."""
 

@@ -124,8 +124,8 @@ class Ledger:
             ).fetchone()
             for some, marks in grouped(prompts if first else ()):
                 rows = self._db.execute(
-                    "SELECT prompt, status, text, confidence, cost_usd, seconds, scores "
-                    "FROM answers "
+                    "SELECT prompt, status, text, confidence, cost_usd, seconds, scores, "
+                    "figures FROM answers "
                     f"WHERE identity = ? AND prompt IN ({marks})",
                     (identity, *some),
                 )
@@ -167,7 +167,8 @@ class Ledger:
             others = [(p, a) for p, a in attempts if not (a.final and a.status in DELIVERED)]
         answers = [
             (identity, prompt, run, now, a.status, a.text, a.confidence, a.prompt_tokens,
-             a.completion_tokens, a.cost_usd, a.seconds, a.served_by, scores_text(a))
+             a.completion_tokens, a.cost_usd, a.seconds, a.served_by, scores_text(a),
+             a.figures)
             for prompt, a in delivered
         ]  # fmt: skip
         failures = [

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smartsql.errors import ParameterError
-from smartsql.features import features
+from smartsql.features import answer_figures, features
 from smartsql.population import DIGEST_BYTES, as_halves, digest
 from smartsql.profile import Features
 from smartsql.replay.recording import Recording, RecordingError, total
@@ -109,7 +109,7 @@ class _Lines:
 
     def recording(self) -> Recording:
         """Everything a replay needs."""
-        outputs, _ = _encoded(self.table, "output")
+        outputs, answers = _encoded(self.table, "output")
         codes = self._by_model(np.where(outputs < 0, FAILED, outputs), FAILED)
         costs, means = self._costs()
         confidences: dict[str, FloatArray] = {}
@@ -126,6 +126,7 @@ class _Lines:
             confidences,
             self._prompt_prices(),
             features=self._features(),
+            figures=self._figures(codes, answers),
             correct=self._correct(),
         )
         return recording.verified(self._verification_costs())
@@ -146,9 +147,23 @@ class _Lines:
 
     def _features(self) -> Features:
         """Figures about the inputs."""
+        row_input, inputs = self._inputs()
+        known = features(inputs)
+        return Features(known.names, known.values[row_input])
+
+    def _figures(self, codes: dict[str, Any], answers: list[str]) -> dict[str, Any]:
+        """Figures about the answers of candidates."""
+        row_input, inputs = self._inputs()
+        texts = [inputs[i] for i in row_input]
+        return {
+            model: answer_figures([answers[c] if c >= 0 else None for c in codes[model]], texts)
+            for model in self.models[1:]
+        }
+
+    def _inputs(self) -> tuple[Any, list[str]]:
+        """The distinct inputs, and which of them each row has."""
         line_input, inputs = _encoded(self.table, "input")
-        known = features([str(text) for text in inputs])
-        return Features(known.names, known.values[self._of_row("input", line_input)])
+        return self._of_row("input", line_input), [str(text) for text in inputs]
 
     def _by_model(self, values: Any, missing: float) -> dict[str, Any]:
         """Values of lines as one array over the rows for each model."""

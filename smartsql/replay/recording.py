@@ -42,6 +42,7 @@ class Recording:
         verifies: models whose confidence came from a second call that is paid for on its own,
             by the name of that call; its costs and confidences stand under that name.
         features: figures about the inputs, if anything is known of them.
+        figures: figures about the answers beside their inputs, by model; shape (n_rows, k) each.
         correct: how right each answer is by a judge other than the reference, from 0 to 1, by
             model; None unless known for all models; shape (n_rows,) each.
     """
@@ -56,6 +57,7 @@ class Recording:
     prompt_prices: Mapping[str, float] | None = None
     verifies: Mapping[str, str] = field(default_factory=dict)
     features: Features | None = None
+    figures: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
     correct: Mapping[str, FloatArray] | None = None
 
     @staticmethod
@@ -172,12 +174,14 @@ class RecordedSource:
                     f"model {ask.model!r} cannot be trained: a recording only repeats answers."
                 )
             confidences = recording.confidences.get(ask.model)
+            figures = recording.figures.get(ask.model)
             profile.record(
                 ask.model,
                 ask.prompts,
                 recording.codes[ask.model][ask.prompts],
                 recording.costs[ask.model][ask.prompts],
                 None if confidences is None else confidences[ask.prompts],
+                None if figures is None else figures[ask.prompts],
             )
 
 

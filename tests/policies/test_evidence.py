@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from smartsql.features import ANSWER_NAMES
 from smartsql.policies.routing.courses import (
     ACCEPT,
     ASK_SECOND,
@@ -68,6 +69,21 @@ ALL = np.arange(ROWS)
 def column(found: object, name: str) -> FloatArray:
     known = evidence(*found) if isinstance(found, tuple) else found
     return np.asarray(known.x[:, known.names.index(name)])
+
+
+def test_open_answers_are_looked_at_beside_their_texts_and_labels_are_not() -> None:
+    row = np.arange(ROWS)
+    figures = np.column_stack([row, row % 2, row % 7, 255 * (row % 3 == 0), np.zeros(ROWS)])
+    for kinds in (3, ROWS):
+        known = profile()
+        codes = (row % kinds).astype(np.int32)
+        known = Profile(known.problem)
+        known.record("a", row, codes, np.zeros(ROWS), figures=figures.astype(np.uint8))
+        named = [n for n in evidence(known, "a", (), ALL).names if n.startswith("answer: ")]
+        # the last column is the same everywhere and tells nothing
+        assert named == ([f"answer: {n}" for n in ANSWER_NAMES[:4]] if kinds == ROWS else [])
+    shown = column(evidence(known, "a", (), ALL), "answer: words in the text")
+    np.testing.assert_allclose(shown > 0, row % 3 == 0)
 
 
 def test_a_verifiers_confidence_stands_in_for_the_missing_one_of_its_model() -> None:

@@ -116,7 +116,7 @@ class PlannedAnswers(Profile):
             costs[part.prompts] = profile.costs(part.answers)[part.prompts]
         self._codes: dict[str, NDArray[np.int32]] = {**profile._codes, PLANNED: codes}
         self._costs = {**profile._costs, PLANNED: costs}
-        self._confidences = profile._confidences
+        self._confidences, self._figures = profile._confidences, profile._figures
         self._expected, self._totals = profile._expected, profile._totals
         self._learning = profile._learning
 

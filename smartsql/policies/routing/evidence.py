@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from smartsql.features import ANSWER_NAMES
 from smartsql.profile import Features, Profile
 from smartsql.types import FAILED, BoolArray, FloatArray, IntArray
 
@@ -96,6 +97,7 @@ def evidence(
     given = profile.codes(primary)[prompts]
     rank = _confidence(columns, profile, primary, judges.get(primary), prompts)
     _labels(columns, by_appearance(given), rank)
+    _answers(columns, profile.figures(primary), given, prompts)
     costs = profile.costs(primary)[prompts]
     columns.add("call cost", ranks(costs), precision=4.0)
     _texts(columns, profile.problem.features, prompts)
@@ -168,6 +170,19 @@ def _texts(columns: _Columns, features: Features | None, prompts: IntArray) -> N
     for k, name in enumerate(features.names):
         values = features.values[prompts, k].astype(np.float64)
         columns.add(f"text: {name}", values, precision=TEXT_PRECISION)
+
+
+def _answers(
+    columns: _Columns,
+    figures: NDArray[np.uint8] | None,
+    codes: NDArray[np.int32],
+    prompts: IntArray,
+) -> None:
+    """Columns of what open answers say beside their texts; labels say nothing of the kind."""
+    if figures is None or np.unique(codes).size <= min(FEW_LABELS, codes.size // 2):
+        return
+    for k, name in enumerate(ANSWER_NAMES):
+        columns.add(f"answer: {name}", figures[prompts, k].astype(np.float64), precision=4.0)
 
 
 def _labels(columns: _Columns, codes: np.ndarray, rank: FloatArray | None) -> None:
