@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import duckdb
 
 from smartsql.sql.normalise import plan
-from smartsql.sql.normalise.nest import Names, binder
+from smartsql.sql.normalise.binding.names import Names, binder
 from smartsql.sql.session import Connection, connect
 from tests.sql.doubles import RecordingEngine
 

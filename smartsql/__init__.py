@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from smartsql.errors import (
     AnswerFormatError,
+    BatchPendingError,
     BudgetError,
     CancelledError,
     ConfigError,
@@ -46,6 +47,7 @@ _LAZY = {
 
 __all__ = [
     "AnswerFormatError",
+    "BatchPendingError",
     "BudgetError",
     "CancelledError",
     "ConfigError",

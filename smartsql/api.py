@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import atexit
 import os
+from collections.abc import Mapping
 from threading import Lock
 from typing import Any
 
 import duckdb
 
-from smartsql.asking.backends import build
+from smartsql.asking.backends import build, count_together
 from smartsql.asking.exchange import Progress
 from smartsql.config import Config, Settings, load
+from smartsql.config.keys import Keyring
 from smartsql.engine import Engine
 from smartsql.ledger import Ledger
 from smartsql.reports.report import Report
@@ -48,6 +50,11 @@ class Connection(session.Connection):
             _users[self.engine] = _users.get(self.engine, 0) + 1
         self._is_open = True
 
+    def _planned(self, query: session.Sql) -> session.Sql:
+        """The statement as DuckDB is to run it; what it asks has the keys of this moment."""
+        self.engine.keys.read(self._con)
+        return super()._planned(query)
+
     @property
     def reports(self) -> list[Report]:
         """One report for each smart call, oldest first; `reports[-1]` is the last one."""
@@ -67,6 +74,7 @@ def connect(
     *,
     read_only: bool = False,
     progress: Progress | None = None,
+    duckdb_config: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Connection:
     """Open a DuckDB database with smart calls; behaves as a DuckDB connection.
@@ -76,6 +84,7 @@ def connect(
         config: a `smartsql.toml`, or settings; without it, see `smartsql.config.load`.
         read_only: open the file for reading only.
         progress: called with (model, done, total of this step, USD so far).
+        duckdb_config: DuckDB's own configuration, as in `duckdb.connect(config=...)`.
         **settings: anything that `smartsql.toml` may hold (`models=[...]`, `budget_usd=1.0`, ...);
             wins over file and environment.
 
@@ -84,7 +93,9 @@ def connect(
         LedgerError: the store of paid answers cannot be used.
     """
     loaded = load(config, **settings)
-    connection = duckdb.connect(os.fspath(database), read_only=read_only)
+    connection = duckdb.connect(
+        os.fspath(database), read_only=read_only, config=dict(duckdb_config or {})
+    )
     try:
         return Connection(connection, install(connection, _engine(connection, loaded, progress)))
     except BaseException:
@@ -105,13 +116,14 @@ def register(
     statements; for calls in WHERE use `connect`, or QUALIFY.
 
     Args:
-        connection: a DuckDB connection.
+        connection: a DuckDB connection. Keys that models have in its secrets are read now.
         persist: store the macros in a database file instead of for this connection alone.
 
     Returns:
         The engine; `engine.history[-1]` is the report of the last call.
     """
     engine = _engine(connection, load(config, **settings), None)
+    engine.keys.read(connection)
     session.register(connection, engine, persist=persist)
     return engine
 
@@ -124,7 +136,11 @@ def _engine(
     engine = barrier.engine if barrier is not None else None
     if isinstance(engine, Engine) and engine.settings == settings:
         return engine
-    return Engine(settings, build(settings), Ledger(settings.store), progress=progress)
+    keys = Keyring(settings.models)
+    backends = build(settings, keys)
+    store = Ledger(settings.store)
+    count_together(backends, store)
+    return Engine(settings, backends, store, progress=progress, keys=keys)
 
 
 def _release(engine: Engine) -> None:

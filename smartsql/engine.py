@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import secrets
 import time
 from collections import OrderedDict
@@ -18,17 +17,23 @@ import pyarrow as pa
 
 from smartsql.asking.again import Agreement, ask_again
 from smartsql.asking.budget import Budget, Cap, DailyBudget
+from smartsql.asking.collecting import RARE_COLLECTIONS
+from smartsql.asking.drift import SAMPLE, Drift, with_rechecks
 from smartsql.asking.exchange import Exchange, Progress
 from smartsql.asking.memory import Memory, mixed
 from smartsql.calls.work import Work, prepare
+from smartsql.config.keys import Keyring
 from smartsql.defined_tasks import DefinedTasks
 from smartsql.errors import BudgetError
 from smartsql.executor import Outcome, run
 from smartsql.gateway import Backend
 from smartsql.ledger import Ledger, Statement
+from smartsql.ledger.prompts import keeper
+from smartsql.ledger.served import comparisons
 from smartsql.profile import Profile
-from smartsql.reports.accounts import Answered, columns, made_report
+from smartsql.reports.accounts import Answered, columns, made_report, of_those_asked
 from smartsql.reports.jointly import Told, joined
+from smartsql.reports.lost import told_of
 from smartsql.reports.report import INCOMPLETE, Report
 from smartsql.tasks import Task
 from smartsql.types import Ask, IntArray, Plan, Requirement
@@ -39,44 +44,10 @@ if TYPE_CHECKING:
     from smartsql.preview import Preview
     from smartsql.sql.protocol import Call
 
-
 REMEMBERED_STATEMENTS = 1000
 """Statements whose budgets are remembered; a later call of an older one would get a new one."""
-
-
 LONG_READY_S = 0.05
 """Less is not worth a sentence."""
-
-
-class _RareCollections:
-    """Lets the garbage collector run less often while calls run.
-
-    A call makes millions of short-lived objects without cycles; looking for cycles among them
-    at Python's default rate takes a third of the engine's own time.
-    """
-
-    OBJECTS = 100_000
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._depth = 0
-        self._before = gc.get_threshold()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._depth == 0:
-                self._before = gc.get_threshold()
-                gc.set_threshold(max(self._before[0], self.OBJECTS), *self._before[1:])
-            self._depth += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._depth -= 1
-            if self._depth == 0:
-                gc.set_threshold(*self._before)
-
-
-RARE_COLLECTIONS = _RareCollections()
 
 
 class Engine:
@@ -88,6 +59,7 @@ class Engine:
         store: where paid answers are kept.
         policy: how calls are answered; the certified procedure by default.
         progress: called with (model, done, total of this step, USD so far).
+        keys: those of the models that are in secrets of DuckDB.
 
     Attributes:
         history: reports of the calls that were answered, oldest first.
@@ -101,8 +73,10 @@ class Engine:
         *,
         policy: Policy | None = None,
         progress: Progress | None = None,
+        keys: Keyring | None = None,
     ) -> None:
         self.settings = settings
+        self.keys = Keyring(()) if keys is None else keys
         self.backends = dict(backends)
         self.store = store
         self.tasks_by_name = DefinedTasks(settings, store)
@@ -131,6 +105,7 @@ class Engine:
             GatewayError, BudgetError, CancelledError, LedgerError: see `Exchange.fulfil`.
         """
         with self._in_progress(call) as cancelled:
+            self.keys.check()
             started = datetime.now(UTC), time.perf_counter()
             work = self.prepare(call, prompts, weights)
             return self._run(call, work, cancelled, *started)
@@ -146,7 +121,7 @@ class Engine:
         from smartsql.preview import preview
 
         work = self.prepare(call, prompts, weights)
-        again = self.settings.self_agreement
+        again = self.settings.self_agreement + SAMPLE * self.settings.revalidate
         return preview(
             call.title,
             work.with_repeats() if again else work,
@@ -223,6 +198,8 @@ class Engine:
         cancelled = Event()
         with self._lock:
             self._running[cancelled] = call.connection
+        if call.stopped is not None and call.stopped.is_set():
+            cancelled.set()  # by somebody who came too early for `cancel`
         try:
             with RARE_COLLECTIONS:
                 yield cancelled
@@ -248,6 +225,7 @@ class Engine:
         self, call: Call, work: Work, cancelled: Event, started_at: datetime, clock: float
     ) -> Answered:
         key = self._key(work)
+        self.store.catch_up()
         memory = Memory(self.store, work)
         starts = memory.starts(key)
         statement = self.store.find_statement(key)
@@ -256,8 +234,12 @@ class Engine:
         work = replace(work.at_costs(statement.expected_costs), notes=(*work.notes, *memory.notes))
         if self.settings.self_agreement:
             work = work.with_repeats()
+        on_demand = self.settings.revalidate
+        work = with_rechecks(work, self.backends, on_demand=on_demand)
+        time_of = comparisons(self.store, key) if on_demand else None
         run_id = self.store.begin_run(key)
         exchange = self._exchange(call, work, cancelled, run_id)
+        drift = Drift(self.store, exchange, run_id, time_of)
         ready = exchange.ready_seconds()
         memory.begin(starts, exchange.learners)
         source = _Timed(exchange)
@@ -268,10 +250,12 @@ class Engine:
             outcome = run(self.policy, problem, source)
             if self.settings.self_agreement:
                 agreement, work = self._repeated(outcome, work, source)
+            drifted = drift.findings(outcome, source)
         except BudgetError as error:
             if self.settings.on_budget == "error" or source.profile is None:
                 raise
             outcome, strategy = _what_is_known(source.profile, str(error)), INCOMPLETE
+            drifted = drift.findings(outcome, None)
         finally:
             self._leave(exchange)
         elapsed = time.perf_counter() - clock
@@ -288,6 +272,9 @@ class Engine:
             statement=key.hex(),
             strategy=strategy,
             store=self.store.path,
+            drift=drifted,
+            models=of_those_asked(report.models, outcome.profile),
+            notes=(*report.notes, *told_of(self.store.take_lost())),
         )
         report = self._joined(call, report)
         self.store.end_run(run_id, report.to_json())
@@ -327,9 +314,11 @@ class Engine:
             in_seconds=work.unit == "s",
             on_error=self.settings.on_error,
             caps=self._caps(call),
+            at_once=self.settings.max_in_flight,
             lease=None if self._daily is None else self._daily.lease,
             progress=self.progress,
             cancelled=cancelled,
+            keep_prompts=keeper(self.store) if self.settings.store_prompts else None,
         )
 
     def _repeated(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 
 class SmartSQLError(Exception):
     """Base of all errors of this package."""
@@ -142,6 +144,31 @@ class RateLimitError(GatewayError):
 
 class AnswerFormatError(GatewayError):
     """The endpoint answered with something that is not an answer."""
+
+
+class BatchPendingError(SmartSQLError):
+    """Answers are still under way in batches; nothing failed, and nothing is paid twice.
+
+    Attributes:
+        model: whose batches.
+        calls: calls that are in them, of which `done` have an outcome.
+        until: when the last of them ends at the latest; seconds since 1970, None where unknown.
+    """
+
+    def __init__(self, model: str, calls: int, done: int, until: float | None) -> None:
+        latest = ""
+        if until is not None:
+            latest = f" (at the latest {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(until))})"
+        super().__init__(
+            f"{calls:,} answers of the model {model!r} are under way in batches, {done:,} of them "
+            f"ready. Run the statement again when they are done{latest}: it goes on from here and "
+            f"pays nothing twice. `smartsql batches` shows how far they are; a larger "
+            f"batch_wait_s has the statement wait longer."
+        )
+        self.model = model
+        self.calls = calls
+        self.done = done
+        self.until = until
 
 
 class LedgerError(SmartSQLError):

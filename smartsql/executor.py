@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -90,7 +90,7 @@ def _wave(asks: Sequence[Ask], profile: Profile, source: Source) -> bool:
         if not ask.anew:
             prompts = prompts[~profile.known(ask.model, prompts)]
         if prompts.size or ask.fit:
-            unknown.append(Ask(ask.model, prompts, ask.fit, ask.anew))
+            unknown.append(replace(ask, prompts=prompts))
     if unknown:
         source.fulfil(unknown, profile)
     return bool(unknown)
@@ -104,7 +104,7 @@ def deploy(plan: Plan, problem: Problem, profile: Profile, source: Source) -> In
         # where the reference has answered, its answer is the right one and costs nothing more
         answered_by[profile.codes(reference) != UNKNOWN] = 0
     asks = [
-        Ask(model.name, np.flatnonzero(answered_by == position))
+        Ask(model.name, np.flatnonzero(answered_by == position), bulk=True)
         for position, model in enumerate(problem.models)
     ]
     fulfil(asks, profile, source)
@@ -112,5 +112,5 @@ def deploy(plan: Plan, problem: Problem, profile: Profile, source: Source) -> In
         for position, model in enumerate(problem.candidates, start=1):
             mine = answered_by == position
             answered_by[mine & (profile.codes(model.name) == FAILED)] = 0
-        fulfil([Ask(reference, np.flatnonzero(answered_by == 0))], profile, source)
+        fulfil([Ask(reference, np.flatnonzero(answered_by == 0), bulk=True)], profile, source)
     return answered_by

@@ -11,7 +11,7 @@ import pyarrow as pa
 from smartsql.gateway import Backend
 from smartsql.ledger import Ledger
 from smartsql.reports.report import Report
-from smartsql.templates import repeat_name, step_name, verifier_name
+from smartsql.templates import recheck_name, repeat_name, step_name, verifier_name
 
 if TYPE_CHECKING:
     from smartsql.config import Model, Settings
@@ -25,7 +25,7 @@ _TYPES = {
 }
 
 REPORTS = pa.schema([(f.name, _TYPES.get(str(f.type), pa.string())) for f in fields(Report)])
-"""Nested fields (models, certificate, notes, task_definition, self_agreement, groups) are JSON."""
+"""Nested fields (models, certificate, notes, task_definition, drift, ...) are JSON."""
 
 MODELS = pa.schema(
     [
@@ -68,7 +68,8 @@ def models(settings: Settings, backends: Mapping[str, Backend], ledger: Ledger) 
     """The configured models: role, prices, and what they did over the life of the ledger."""
     totals = {row[0]: row[1:] for row in ledger.totals()}
     rows = []
-    for name, role, model in _everyone(settings):
+    compared = [(recheck_name(model.name), "repeat", model) for model in settings.models]
+    for name, role, model in (*_everyone(settings), *(c for c in compared if c[0] in totals)):
         price = backends[model.name].price
         calls, tokens_in, tokens_out, usd, seconds = totals.get(name, (0, 0, 0, 0.0, 0.0))
         rows.append(

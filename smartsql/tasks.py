@@ -117,7 +117,8 @@ class Task:
         if self.kind == "llm":
             return _label_reader(self.labels)
         read_label = _label_reader(self.labels, _TRUTH_WORDS if self.kind == "filter" else {})
-        return lambda raw: read_label(_word(raw))
+        # a label may look like the object in which others come
+        return lambda raw: read_label(raw if raw.strip() in self.labels else _word(raw))
 
     def _structure_reader(self) -> Callable[[str], Reading | None]:
         shape = parsed(json.loads(self.options)["structure"])

@@ -35,3 +35,8 @@ def step_name(task: str | None, step: str) -> str:
 def repeat_name(reference: str) -> str:
     """Name of the calls that ask the reference again."""
     return f"{reference} again"
+
+
+def recheck_name(model: str) -> str:
+    """Name of the calls that compare a model with its own earlier answers."""
+    return f"{model} rechecked"

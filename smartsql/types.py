@@ -84,6 +84,7 @@ class Ask:
         anew: with `fit`, ask about known prompts as well: the answers of this training take the
             place of earlier ones. For learning models only, and never for one whose answers are
             under test: those are frozen before the first draw.
+        bulk: no further decision waits for the answers, so that they may take their time.
 
     Raises:
         ValueError: `anew` without `fit`; the same model would only repeat itself.
@@ -93,6 +94,7 @@ class Ask:
     prompts: IntArray
     fit: bool = False
     anew: bool = False
+    bulk: bool = False
 
     def __post_init__(self) -> None:
         if self.anew and not self.fit:

@@ -7,6 +7,8 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +53,33 @@ def test_an_ok_answer_is_never_replaced_and_nothing_paid_is_forgotten() -> None:
     rows = [row for group in ledger.attempts() for row in group]
     assert len(rows) == 5
     assert ledger.failed(1, identity) == {A: (0.1, 0.0)}  # run 1 saw no full answer
+
+
+def test_ctrl_c_between_a_commit_and_the_news_of_it_counts_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger(tmp_path / "l.sqlite")
+    identity = ledger.identity("m", "i")
+    transaction = ledger._transaction
+
+    @contextmanager
+    def interrupted() -> Iterator[sqlite3.Connection]:
+        with transaction() as db:
+            yield db
+        raise KeyboardInterrupt
+
+    failure = Attempt(0, True, "timeout", cost_usd=0.25)
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, "_transaction", interrupted)
+        for attempts in ([(A, ok("first")), (B, failure)], [(C, failure)]):
+            with pytest.raises(KeyboardInterrupt):
+                ledger.record(1, identity, attempts)
+    ledger.record(1, identity, [(C, ok("third"))])
+    ledger.close()
+    with closing(Ledger(tmp_path / "l.sqlite")) as again:
+        rows = [row for group in again.attempts() for row in group]
+        assert sorted(row[4] for row in rows) == ["ok", "ok", "timeout", "timeout"]
+        assert again.spend_of_run(1)[1] == pytest.approx(1.5)
 
 
 def test_failed_attempts_are_kept_with_their_cost() -> None:

@@ -25,11 +25,16 @@ def ask_again(profile: Profile, source: Source, n: int) -> Agreement:
     asks the same again and finds it paid.
     """
     reference = profile.problem.reference.name
-    again = repeat_name(reference)
-    prompts = _drawn(profile, n)
+    return compared(profile, source, reference, repeat_name(reference), _drawn(profile, n))
+
+
+def compared(
+    profile: Profile, source: Source, model: str, again: str, prompts: IntArray
+) -> Agreement:
+    """Ask about distinct prompts that a model has answered, under another name, and compare."""
     fulfil([Ask(again, prompts)], profile, source)
     codes = profile.codes(again)[prompts]
-    same, failed = codes == profile.codes(reference)[prompts], codes < 0
+    same, failed = codes == profile.codes(model)[prompts], codes < 0
     return {"asked": int(prompts.size), "same": int(same.sum()), "failed": int(failed.sum())}
 
 

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from smartsql.calls.verification import parameters_for
 from smartsql.config import Model, Settings
-from smartsql.errors import ConfigError
+from smartsql.config.keys import Keyring
 from smartsql.gateway import Backend
 from smartsql.gateway.limits import Slots
-from smartsql.gateway.urls import checked_base_url, is_loopback
+from smartsql.gateway.urls import checked_base_url
+from smartsql.ledger import Ledger
+from smartsql.ledger.pace import SharedCounter
 from smartsql.templates import verifier_name
 
+if TYPE_CHECKING:
+    from smartsql.gateway.openai_api import OpenAIBackend
+    from smartsql.gateway.openai_batch import BatchEndpoint
 
-def build(settings: Settings) -> dict[str, Backend]:
+
+def build(settings: Settings, keys: Keyring | None = None) -> dict[str, Backend]:
     """The backends of all models, in the order of the configuration, then of their verifiers.
+
+    Args:
+        keys: where keys come from; the environment alone by default.
 
     Raises:
         ConfigError: a key variable that is not set, a function that cannot be imported, ...
@@ -22,11 +32,22 @@ def build(settings: Settings) -> dict[str, Backend]:
         MissingExtraError: an optional package is not installed.
     """
     slots = Slots(settings.max_in_flight)
-    found = {model.name: _backend(model, slots) for model in settings.models}
+    keys = Keyring(settings.models) if keys is None else keys
+    found = {model.name: _backend(model, slots, keys) for model in settings.models}
     for model in settings.models:
         if model.verification:
             found[verifier_name(model.name)] = _verifier(model, found[model.name])
     return found
+
+
+def count_together(backends: Mapping[str, Backend], store: Ledger) -> None:
+    """Have the limits a minute of models kept by all processes that share a ledger together."""
+    if store.path == ":memory:":
+        return
+    for backend in backends.values():
+        count_with = getattr(backend, "count_with", None)
+        if count_with is not None:
+            count_with(lambda lane: SharedCounter(store.path, lane))
 
 
 def _verifier(model: Model, backend: Backend) -> Backend:
@@ -42,9 +63,9 @@ def _verifier(model: Model, backend: Backend) -> Backend:
     return backend.variant(verifier_name(model.name), parameters, logprobs=by_probability)
 
 
-def _backend(model: Model, slots: Slots) -> Backend:
+def _backend(model: Model, slots: Slots, keys: Keyring) -> Backend:
     if model.kind == "openai":
-        return _openai(model, slots)
+        return _openai(model, slots, keys)
     if model.kind == "llama_cpp":
         from smartsql.gateway.llama_cpp import LlamaCppBackend
 
@@ -57,11 +78,19 @@ def _backend(model: Model, slots: Slots) -> Backend:
     return _python(model)
 
 
-def _openai(model: Model, slots: Slots) -> Backend:
+def _openai(model: Model, slots: Slots, keys: Keyring) -> OpenAIBackend:
     from smartsql.gateway.openai_api import OpenAIBackend
+    from smartsql.gateway.openai_batch import BatchTerms
     from smartsql.gateway.prices import price_of
 
-    checked_base_url(model.base_url, model.name)  # before its key and price are missed
+    # before its key and price are missed
+    checked_base_url(model.base_url, model.name, allow_http=model.allow_http)
+    key = keys.key(model)
+    terms = None
+    if model.mode == "batch":
+        terms = BatchTerms(
+            model.batch_at_least, model.batch_discount, model.batch_window, model.batch_wait_s
+        )
     return OpenAIBackend(
         model.name,
         base_url=model.base_url,
@@ -73,32 +102,20 @@ def _openai(model: Model, slots: Slots) -> Backend:
         ),
         slots=slots,
         model=model.model,
-        api_key=_key(model),
+        api_key=key,
+        allow_http=model.allow_http,
         parameters=model.parameters,
         logprobs=model.logprobs,
         requests_per_minute=model.requests_per_minute,
         tokens_per_minute=model.tokens_per_minute,
         timeout_s=model.timeout_s,
+        batch=terms,
     )
 
 
-def _key(model: Model) -> str | None:
-    """The key itself, read at the last moment; it goes nowhere but into the client."""
-    name = model.api_key_env
-    if name is None:
-        if is_loopback(model.base_url):
-            return None
-        raise ConfigError(
-            f"model {model.name!r} at {model.base_url} has no api_key_env; set it to the name of "
-            f"the environment variable that holds the key."
-        )
-    key = os.environ.get(name)
-    if not key:
-        raise ConfigError(
-            f"the environment variable {name!r}, which holds the key of model {model.name!r}, is "
-            f"not set."
-        )
-    return key
+def batch_endpoint(model: Model, keys: Keyring) -> BatchEndpoint:
+    """The batch API of a model's endpoint, without the model itself. Errors: as `build`."""
+    return _openai(model, Slots(1), keys).batches
 
 
 def _python(model: Model) -> Backend:

@@ -60,6 +60,14 @@ class Cap(Protocol):
         """Replace a reservation by what the call cost."""
         ...
 
+    def lend(self, name: str, usd: float) -> None:
+        """Leave a reservation to a batch, which may outlive the statement and the process."""
+        ...
+
+    def come_back(self, name: str, spent_usd: float) -> None:
+        """End what a batch was lent, if anything: it cost so much, which the ledger counted."""
+        ...
+
 
 class Budget:
     """A cap with reservations: the worst case of a call is set aside before the call is made.
@@ -77,6 +85,7 @@ class Budget:
         self.cap = cap
         self.spent_usd = 0.0
         self._reserved_usd = 0.0
+        self._lent: dict[str, float] = {}
         self._lock = Lock()
 
     def reserve(self, usd: float) -> Refusal | None:
@@ -93,6 +102,14 @@ class Budget:
         with self._lock:
             self._reserved_usd -= reserved_usd
             self.spent_usd += spent_usd
+
+    def lend(self, name: str, usd: float) -> None:
+        """Leave a reservation to a batch; it is held until the batch comes back."""
+        self._lent[name] = usd
+
+    def come_back(self, name: str, spent_usd: float) -> None:
+        """End what a batch was lent, if anything: it cost so much."""
+        self.settle(self._lent.pop(name, 0.0), spent_usd)
 
 
 class DailyBudget:
@@ -138,6 +155,13 @@ class DailyBudget:
             self._taken_usd = max(0.0, self._taken_usd - spent_usd)
             if self._in_flight_usd < 1e-12:
                 self._in_flight_usd = 0.0
+
+    def lend(self, name: str, usd: float) -> None:
+        """Leave a reservation to a batch: the ledger has moved it to the batch's own name."""
+        self.settle(usd, usd)
+
+    def come_back(self, name: str, spent_usd: float) -> None:
+        """Nothing is left to do: the ledger has ended what the batch held."""
 
     def give_back(self) -> None:
         """Leave what is not in flight to others."""
@@ -189,6 +213,21 @@ class Gate:
         """Replace a reservation by what the call cost."""
         for cap in self.caps:
             cap.settle(reserved_usd, spent_usd)
+
+    def lend(self, name: str, usd: float) -> None:
+        """Leave a reservation to a batch, which may outlive the statement and the process."""
+        for cap in self.caps:
+            cap.lend(name, usd)
+
+    def come_back(self, name: str, spent_usd: float) -> None:
+        """End what a batch was lent: it cost so much, which the ledger has counted."""
+        for cap in self.caps:
+            cap.come_back(name, spent_usd)
+
+    @property
+    def is_halted(self) -> bool:
+        """Whether nothing more may begin."""
+        return self._halted.is_set()
 
     def halt(self) -> None:
         """Let no further call begin; calls in flight end."""

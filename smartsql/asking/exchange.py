@@ -9,62 +9,42 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from threading import Event
 from typing import Literal
 
 import numpy as np
 
+from smartsql.asking.batching import Batching
 from smartsql.asking.budget import Cap, Gate
+from smartsql.asking.claiming import SLICE, Claiming
+from smartsql.asking.failing import reference_error
 from smartsql.asking.learners import Learners
+from smartsql.asking.sending import Job, drained
 from smartsql.calls.book import NOT_ASKED, Book
 from smartsql.calls.cells import Cells
-from smartsql.calls.prompting import Prompting
+from smartsql.calls.prompting import KeepPrompts, Prompting
 from smartsql.calls.recipes import Recipe
-from smartsql.errors import (
-    AnswerFormatError,
-    CancelledError,
-    GatewayError,
-    RateLimitError,
-    SmartSQLError,
-)
+from smartsql.errors import CancelledError, LedgerError, SmartSQLError
 from smartsql.gateway import DELIVERED, Attempt, Attempts, Backend, Price
-from smartsql.ledger import LEASE_S, Ledger, Stored
-from smartsql.ledger.owners import new_owner
+from smartsql.gateway.worker import LocalBackend
+from smartsql.ledger import Ledger, Stored
 from smartsql.profile import Profile
 from smartsql.types import Ask, BoolArray, IntArray
 
 Progress = Callable[[str, int, int, float], None]
 """Called with (model, done, total of this step, USD so far)."""
 
-SLICE = 32_768
-"""Requests handed to a backend at once; bounds the memory of a large statement."""
+WINDOWS = 4
+"""Requests handed to a network model and not recorded yet, for each that may be in flight: enough
+to keep it busy, few enough that little is asked while the ledger cannot be written."""
 _MODEL_BIT = 40
 _UNIT_MASK = (1 << _MODEL_BIT) - 1
-GRACE_S = 0.5
+GRACE_S = 0.3
 """How long paid calls in flight may still end after an interrupt."""
 PATIENCE_S = 15.0
 """How long cancelled calls may take to say so."""
 POLL_S = 0.05
 """How often the answers of others are looked for."""
-
-
-@dataclass(slots=True)
-class Job:
-    """Units that one model is being asked in this step; see `prompting.Prompting`."""
-
-    model: str
-    identity: int
-    todo: IntArray
-    cancelled: Event
-    position: int = 0
-    outstanding: int = 0
-    elsewhere: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-
-    @property
-    def is_open(self) -> bool:
-        """Whether something is in flight or still to be asked."""
-        return self.outstanding > 0 or self.position < self.todo.size or self.elsewhere.size > 0
 
 
 class Exchange:
@@ -82,6 +62,8 @@ class Exchange:
         on_error: "error" stops at the first row that the reference fails for good.
         progress: called with (model, done, total of this step, USD so far).
         cancelled: set from outside to end the statement.
+        keep_prompts: called with what is about to be asked, by its keys.
+        at_once: calls that may be in flight; None where nothing limits them.
     """
 
     def __init__(
@@ -100,25 +82,30 @@ class Exchange:
         lease: str | None = None,
         progress: Progress | None = None,
         cancelled: Event | None = None,
+        keep_prompts: KeepPrompts | None = None,
+        at_once: int | None = None,
     ) -> None:
         self._backends = dict(backends)
-        self._ledger = ledger
-        self._run = run
+        self._ledger, self._run = ledger, run
         self._reference = reference
         self._on_error = on_error
         self._gate = Gate(caps)
         self._lease = lease
         self._progress = progress
         self._cancelled = cancelled or Event()
-        self._owner = new_owner()
+        self._at_once = at_once
+        self._claims = Claiming(ledger, run, self.keys)
         self._queue: Attempts = queue.SimpleQueue()
         self.book = Book(cells, recipes, in_seconds=in_seconds)
-        self._prompting = Prompting(self.book)
+        self._prompting = Prompting(self.book, keep_prompts)
         self._recipes = recipes
         self.identities = dict(identities)
         self.learners = Learners(self._backends, self.identities, self.book, reference)
+        self._batching = Batching(
+            ledger, run, self.book, self._prompting, self._gate, self._backends,
+            claims=self._claims, lease=lease, cancelled=self._cancelled,
+        )  # fmt: skip
         self._failure: SmartSQLError | None = None
-        self._has_claimed = False
 
     asks_again = True
     """Whether the reference is asked again what it failed to answer earlier."""
@@ -158,25 +145,28 @@ class Exchange:
         try:
             jobs += [self._job(ask, profile) for ask in asks if ask.prompts.size]
             self._work(jobs, profile, sum(job.todo.size + job.elsewhere.size for job in jobs))
-        except BaseException:
+        except BaseException as error:
             # Ctrl-C too: calls in flight are paid for, and what they answer is kept
             self._abandon(jobs, profile)
+            if isinstance(self._failure, LedgerError) and isinstance(error, SmartSQLError):
+                raise self._last_word(self._failure) from error
             raise
         finally:
-            if self._has_claimed:
-                self._ledger.release(self._owner)
+            # what did not end by now has no known end
+            self._claims.release(settled=not any(job.outstanding for job in jobs))
         if self._failure:
-            raise self._failure
+            raise self._last_word(self._failure)
 
     def _job(self, ask: Ask, profile: Profile) -> Job:
         """The units of an ask that are not in the ledger; those that are go to the profile."""
         identity = self._ledger.identity(ask.model, self.identity_of(ask.model))
         prompts = self._with_prerequisites(ask, profile)
-        job = Job(ask.model, identity, self._prompting.units(ask.model, prompts), Event())
+        units = self._prompting.units(ask.model, prompts)
+        job = Job(ask.model, identity, units, Event(), bulk=ask.bulk)
         version = self._ledger.version()
         job.todo = job.todo[~self._take_stored(job, job.todo, profile)]
         if self._backends[ask.model].claims:
-            self._claim(job)
+            self._claims.claim(job)
             # between our lookup and our claim another owner may have paid and let go
             if self._ledger.version() != version:
                 job.todo = job.todo[~self._take_stored(job, job.todo, profile)]
@@ -196,26 +186,12 @@ class Exchange:
         """Under which answers are kept in the ledger, beside the identity."""
         return self._prompting.keys(model, units)
 
-    def _claim(self, job: Job) -> None:
-        """Keep those units to do that nobody else is asking right now."""
-        if not self._has_claimed:
-            self._ledger.reap()
-        self._has_claimed = True
-        mine = np.ones(job.todo.size, dtype=np.bool_)
-        for start in range(0, job.todo.size, SLICE):
-            digests = self.keys(job.model, job.todo[start : start + SLICE].tolist())
-            others = self._ledger.claim(job.identity, digests, self._owner)
-            if others:
-                mine[start : start + SLICE] = [d not in others for d in digests]
-        job.elsewhere = job.todo[~mine]
-        job.todo = job.todo[mine]
-
     def _take_over(self, job: Job, profile: Profile) -> None:
         """See what became of the units that others were asking."""
         waiting = job.elsewhere[~self._take_stored(job, job.elsewhere, profile)]
         self._ledger.reap()
         later = Job(job.model, job.identity, waiting, job.cancelled)
-        self._claim(later)
+        self._claims.claim(later)
         job.elsewhere, job.position = later.elsewhere, 0
         job.todo = later.todo[~self._take_stored(job, later.todo, profile)]
 
@@ -236,7 +212,7 @@ class Exchange:
 
     def _lookup(self, model: str, identity: int, units: list[int]) -> dict[int, Stored]:
         digests = self.keys(model, units)
-        found = self._ledger.lookup(identity, digests)
+        found = self._batching.read(model, identity, self._ledger.lookup(identity, digests))
         if not found:
             return {}
         # what the reference failed to answer is asked again, what a candidate failed is known
@@ -258,22 +234,23 @@ class Exchange:
     def _work(self, jobs: list[Job], profile: Profile, total: int) -> None:
         if self._failure:  # an answer that was paid for earlier is not usable
             return
-        done, next_renewal = 0, time.monotonic() + LEASE_S / 3
+        done = 0
+        for job in jobs:
+            self._batching.place(job)
         while any(job.is_open for job in jobs):
             self._check_cancelled()
             for number, job in enumerate(jobs):
-                if job.outstanding == 0 and not self._failure:
+                if not self._failure:
                     self._start(number, job, profile)
-                elif self._failure:
+                else:
                     job.position, job.elsewhere = job.todo.size, job.elsewhere[:0]
                     if self._backends[job.model].price.is_free:
                         job.cancelled.set()  # what is in flight elsewhere is paid: let it end
             done += self._receive(jobs, profile, timeout_s=0.1)
             if self._progress:
                 self._progress(jobs[0].model, done, total, self.book.spent_usd)
-            if self._has_claimed and time.monotonic() > next_renewal:
-                self._ledger.renew(self._owner)
-                next_renewal = time.monotonic() + LEASE_S / 3
+            self._claims.renew()
+            self._batching.check_patience(jobs)
         self._check_cancelled()
 
     def _check_cancelled(self) -> None:
@@ -283,24 +260,47 @@ class Exchange:
             )
 
     def _start(self, number: int, job: Job, profile: Profile) -> None:
-        """Hand the next slice to the backend."""
-        if job.position >= job.todo.size and job.elsewhere.size:
-            time.sleep(POLL_S)
-            self._take_over(job, profile)
-        units = job.todo[job.position : job.position + SLICE].tolist()
+        """Hand the next requests to the backend, when it has done half of those it has."""
+        window = self._window(job.model)
+        if job.outstanding > (window // 2 if window < SLICE else 0):
+            return
+        if job.position >= job.todo.size and job.elsewhere.size and not job.outstanding:
+            self._wait(job, profile)
+        units = job.todo[job.position : job.position + window - job.outstanding].tolist()
         if not units:
             return
         job.position += len(units)
         for labels, requests in self._prompting.requests(job.model, units, number << _MODEL_BIT):
-            self._backends[job.model].start(
-                requests, labels, self._queue, job.cancelled, self._gate
-            )
+            backend, sent = self._backends[job.model], [r.index & _UNIT_MASK for r in requests]
+            handed = self._claims.handed(job, backend, requests, sent, self._gate, self._not_noted)
+            start = backend.start
+            start(handed, labels, self._queue, job.cancelled, self._gate)
             job.outstanding += len(requests)
+
+    def _wait(self, job: Job, profile: Profile) -> None:
+        """Look what became of the units that others, or batches, are asking."""
+        time.sleep(POLL_S)
+        arrived = self._batching.attend(job)
+        if arrived is not None:
+            self.book.count(job.model, *arrived)
+            self._settle(job, *arrived, profile)
+            self._take_over(job, profile)
+            self._batching.place(job)
+
+    def _window(self, model: str) -> int:
+        """The most requests that a model has and whose answers are not recorded."""
+        if self._at_once is None or isinstance(self._backends[model], LocalBackend):
+            return SLICE
+        return min(SLICE, WINDOWS * self._at_once)
+
+    def _not_noted(self, error: OSError) -> None:
+        """Nothing goes out that could not be noted; called on the thread of a backend."""
+        self._failure = self._ledger.trouble("write", error)
 
     def _receive(self, jobs: list[Job], profile: Profile, timeout_s: float) -> int:
         """Take what has arrived: to the ledger first, then to the profile."""
         ended = 0
-        for number, arrived in self._drain(timeout_s).items():
+        for number, arrived in drained(self._queue, timeout_s, _MODEL_BIT).items():
             job = jobs[number]
             units = [a.index & _UNIT_MASK for a in arrived]
             attempts = self.book.judged(job.model, units, arrived)
@@ -311,17 +311,6 @@ class Exchange:
             ended += finals
         return ended
 
-    def _drain(self, timeout_s: float) -> dict[int, list[Attempt]]:
-        """What has arrived, by number of the job; a list on the queue is of one job."""
-        arrived: dict[int, list[Attempt]] = {}
-        try:
-            some = self._queue.get(timeout=timeout_s)
-            while True:
-                arrived.setdefault(some[0].index >> _MODEL_BIT, []).extend(some)
-                some = self._queue.get_nowait()
-        except queue.Empty:
-            return arrived
-
     def _keep(self, job: Job, units: list[int], attempts: list[Attempt]) -> None:
         """Make attempts durable and count them; what was never sent is no attempt."""
         keys = self.keys(job.model, units)
@@ -331,7 +320,12 @@ class Exchange:
             if a.status not in NOT_ASKED or a.cost_usd
         ]
         if tried:
-            self._ledger.record(self._run, job.identity, tried, self._lease)
+            try:
+                self._ledger.record(self._run, job.identity, tried, self._lease)
+            except LedgerError as error:
+                # the ledger keeps them in memory; nothing more is asked, what is in flight ends
+                self._failure = error
+                self._gate.halt()
         self.book.count(job.model, units, attempts)
 
     def _settle(
@@ -359,28 +353,27 @@ class Exchange:
     # --- unhappy ends ------------------------------------------------------------------------
 
     def _reference_failed(self, prompt: int, answer: Stored | Attempt) -> None:
-        status = answer.status
         message = self.book.errors.setdefault(prompt, self.book.why(answer))
         if self._on_error == "error" and self._failure is None:
-            kind = {"rate_limited": RateLimitError, "ok": AnswerFormatError}.get(
-                status, AnswerFormatError if status in DELIVERED else GatewayError
-            )
-            self._failure = kind(
-                f"the reference model {self._reference!r} gave no usable answer to a row: "
-                f'{message}. All paid answers are kept. Set on_error = "null" to have such rows '
-                f"answered by NULL with the reason in the error column.",
-                model=self._reference,
-                retryable=status not in (*DELIVERED, "rejected"),
-            )
+            self._failure = reference_error(self._reference, answer.status, message)
             self._gate.halt()
+
+    def _last_word(self, failure: SmartSQLError) -> SmartSQLError:
+        """The error of the statement, told by what could be written in the end."""
+        if not isinstance(failure, LedgerError):
+            return failure
+        try:
+            self._ledger.save()
+        except LedgerError as error:
+            return error
+        return failure.__cause__ if isinstance(failure.__cause__, LedgerError) else failure
 
     def _stop(self, job: Job, attempt: Attempt) -> None:
         if self._failure is not None:
             return
         refusal = self._gate.refusal
         if attempt.status == "budget" and refusal is not None:
-            left = job.outstanding + job.todo.size - job.position
-            self._failure = refusal.error(left)
+            self._failure = refusal.error(job.left)
         else:
             self._failure = CancelledError("the statement was interrupted.")
         self._gate.halt()
@@ -389,11 +382,18 @@ class Exchange:
         """Let what is in flight end for a moment, cancel the rest, keep what comes back."""
         self._gate.halt()
         grace = time.monotonic() + GRACE_S
+        paid: list[Job] = []
         for job in jobs:
             if self._backends[job.model].price.is_free:
                 job.cancelled.set()
-        while any(job.outstanding for job in jobs) and time.monotonic() < grace + PATIENCE_S:
-            if time.monotonic() >= grace:
+            else:
+                paid.append(job)
+        while time.monotonic() < grace + PATIENCE_S:
+            is_over = time.monotonic() >= grace
+            # a free model may be in the midst of what cannot be ended; nothing is lost with it
+            if not any(job.outstanding for job in (paid if is_over else jobs)):
+                return
+            if is_over:
                 for job in jobs:
                     job.cancelled.set()
             self._receive(jobs, profile, timeout_s=0.05)

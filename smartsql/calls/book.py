@@ -117,8 +117,14 @@ class Book:
             self.hints[model].add(units, answers)
         confidences = np.array([a.confidence for a in answers], dtype=np.float64)
         has_confidence = not np.isnan(confidences).all()
-        sure = confidences if has_confidence else None
-        profile.record(model, at, codes, np.array(costs), sure, _figures(answers))
+        profile.record(
+            model,
+            at,
+            codes,
+            np.array(costs),
+            confidences if has_confidence else None,
+            _figures(answers),
+        )
         failed: list[int] = np.flatnonzero(codes == FAILED).tolist()
         self.tallies[model].failed += len(failed)
         return failed
@@ -144,6 +150,15 @@ class Book:
             replace(a, status="unusable") if a.status == "ok" and code == FAILED else a
             for a, code in zip(attempts, codes.tolist(), strict=True)
         ]
+
+    def not_of_type(self, model: str, found: Mapping[bytes, Stored]) -> list[bytes]:
+        """The keys of answers that `judged` would not have kept as answers."""
+        recipe = self.recipes[model]
+        if self.cells.task.kind == "llm" or not recipe.answers_rows or recipe.kind == "hard":
+            return []
+        keys = [key for key, stored in found.items() if stored.status == "ok"]
+        codes, _ = self._readings.read([found[key].text for key in keys])
+        return [key for key, code in zip(keys, codes.tolist(), strict=True) if code == FAILED]
 
     def enter_not_asked(self, model: str, prompts: IntArray, profile: Profile) -> None:
         """Record prompts that were not asked since an answer that goes into them is missing."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -15,15 +15,22 @@ from smartsql.calls.typed import form_of
 from smartsql.gateway import Request
 from smartsql.types import IntArray
 
+KeepPrompts = Callable[[Iterable[tuple[bytes, str]]], None]
+"""Called with prompts that are about to be sent, under their keys."""
+
 
 class Prompting:
     """Keys and prompts of the calls of one statement.
 
     A unit is one call: sample k of prompt i is unit k * n_prompts + i. Where there is one sample
     units are prompts.
+
+    Args:
+        keep: called with the prompts of all requests that are made, if anybody keeps them.
     """
 
-    def __init__(self, book: Book) -> None:
+    def __init__(self, book: Book, keep: KeepPrompts | None = None) -> None:
+        self._keep = keep
         self._cells = book.cells
         self._recipes = book.recipes
         self._book = book
@@ -54,6 +61,16 @@ class Prompting:
         Args:
             offset: bits that are set in each request's index beside the unit.
         """
+        groups = self._groups(name, units, offset)
+        if self._keep is not None:
+            sent = {request.index: request.prompt for _, some in groups for request in some}
+            keys = zip(self.keys(name, units), units, strict=True)
+            self._keep((key, sent[offset | unit]) for key, unit in keys)
+        return groups
+
+    def _groups(
+        self, name: str, units: Sequence[int], offset: int
+    ) -> list[tuple[tuple[str, ...], list[Request]]]:
         recipe, task = self._recipes[name], self._cells.task
         prompts = np.array(units, dtype=np.int64) % max(self._n, 1)
         texts = self._cells.texts.take(pa.array(prompts)).to_pylist()

@@ -27,11 +27,12 @@ class Tally:
     def add(self, attempts: Sequence[Attempt]) -> None:
         """Count attempts."""
         for a in attempts:
+            if a.status != "ok":
+                self.failed_cost_usd += a.cost_usd
             if a.final and a.status in DELIVERED:
                 self.calls += 1
             else:
                 self.retries += not a.final
-                self.failed_cost_usd += a.cost_usd
                 self.last_error = a.error or self.last_error
             self.cost_usd += a.cost_usd
             self.seconds += a.seconds

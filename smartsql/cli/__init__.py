@@ -1,7 +1,8 @@
 """The command line: answers to stdout; progress, warnings and the bill to stderr.
 
-`smartsql [DATABASE] -c SQL` runs statements; `demo`, `replay` and `verify` are commands of their
-own. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 budget reached.
+`smartsql [DATABASE] -c SQL` runs statements; `batches`, `demo`, `forget`, `replay`, `rescue` and
+`verify` are commands of their own. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 budget reached,
+4 answers are under way in batches.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from collections.abc import Sequence
 
 import click
 
-from smartsql.errors import BudgetError, CancelledError, SmartSQLError
+from smartsql.cli.output import say
+from smartsql.errors import BatchPendingError, BudgetError, CancelledError, SmartSQLError
 
-DONE, FAILED, USAGE, BUDGET, INTERRUPTED = 0, 1, 2, 3, 130
-COMMANDS = ("demo", "replay", "verify")
+DONE, FAILED, USAGE, BUDGET, PENDING, INTERRUPTED = 0, 1, 2, 3, 4, 130
+COMMANDS = ("batches", "demo", "forget", "replay", "rescue", "verify")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,8 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         click.echo("interrupted; the answers that came back are kept.", err=True)
         return INTERRUPTED
     except SmartSQLError as error:
-        click.echo(f"error: {error}", err=True)
-        return BUDGET if isinstance(error, BudgetError) else FAILED
+        is_pending = isinstance(error, BatchPendingError)
+        say(str(error) if is_pending else f"error: {error}")
+        return PENDING if is_pending else BUDGET if isinstance(error, BudgetError) else FAILED
     except BrokenPipeError:  # the reader of our answers went away
         sys.stderr.close()
         return DONE

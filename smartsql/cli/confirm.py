@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from smartsql.cli.output import say
 from smartsql.reports.report import format_cost
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def check_price(connection: Connection, statement: Statement) -> None:
     if expected is not None and expected <= limit_usd:
         return
     for preview in previews:
-        click.echo(str(preview), err=True)
+        say(str(preview))
     cost = "an amount that is not known" if expected is None else format_cost(expected, "usd")
     text = f"expected to cost {cost}, above confirm_above_usd = {limit_usd:g}"
     if not sys.stdin.isatty():

@@ -6,8 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
+from smartsql.cli.output import say
 from smartsql.errors import QueryError
 
 if TYPE_CHECKING:
@@ -77,17 +76,17 @@ class DryRun:
         copied = _COPIED.match(text)
         query = f"FROM {copied[1]}" if copied else text
         if kind == "EXECUTE" and _name(text) in self.left_out:
-            click.echo(f"dry run, left out: {text.strip()}", err=True)
+            say(f"dry run, left out: {text.strip()}")
         elif kind != "PREPARE" and self.connection.has_calls(query):
             for preview in self.connection.preview(query):
-                click.echo(str(preview))
+                say(str(preview), err=False)
             if kind not in ("SELECT", "EXPLAIN"):
                 self.not_run.append(text.strip().rstrip(";"))
         elif self._leaves_traces(text, kind):
-            click.echo(f"dry run, left out: {text.strip()}", err=True)
+            say(f"dry run, left out: {text.strip()}")
         else:
             for preview in self.connection.rehearse(text):
-                click.echo(str(preview))
+                say(str(preview), err=False)
 
     def _leaves_traces(self, text: str, kind: str) -> bool:
         """Whether a rollback would not undo all that a statement does."""

@@ -1,4 +1,8 @@
-"""Results on stdout: DuckDB's own writers, so that types look as its users know them."""
+"""Results on stdout: DuckDB's own writers, so that types look as its users know them.
+
+Cells, answers and errors were written by others. What people look at shows their control characters
+as signs; CSV and JSON that go to a file or another program are data, and stay as they are.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,13 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from typing import TYPE_CHECKING, Any, TextIO, cast
+
+import click
+
+from smartsql.printable import discreet, plain
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,6 +29,11 @@ _COPY = {
     "json": "(FORMAT json, ARRAY true)",
     "jsonlines": "(FORMAT json, ARRAY false)",
 }
+
+
+def say(text: str, *, err: bool = True) -> None:
+    """Print a message; nothing in it is obeyed by a terminal, and no key of a secret shows."""
+    click.echo(plain(discreet(text)), err=err)
 
 
 def keep_types(con: Any) -> None:
@@ -39,7 +53,7 @@ def write_result(table: pa.Table, names: Sequence[str], style: str) -> None:
     import duckdb
 
     columns = [f"c{i}" for i in range(len(names))]
-    with duckdb.connect() as con:
+    with duckdb.connect() as con, _looked_at(style):
         _same_time_zone(con, table)
         con.register("result", table.rename_columns(columns))
         named = ", ".join(f"{c} AS {_quoted(n)}" for c, n in zip(columns, names, strict=True))
@@ -56,6 +70,32 @@ def write_result(table: pa.Table, names: Sequence[str], style: str) -> None:
             width = shutil.get_terminal_size((120, 24)).columns
             con.sql(query).show(max_width=max(width, 80), max_rows=40)
     sys.stdout.flush()
+
+
+class _Plain:
+    """A stream that shows control characters as signs."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text; how long it was."""
+        self._stream.write(plain(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Pass on what was written."""
+        self._stream.flush()
+
+
+@contextmanager
+def _looked_at(style: str) -> Iterator[None]:
+    """Have stdout show signs where people read it: in drawn tables, and at a terminal."""
+    if style in _COPY and not sys.stdout.isatty():
+        yield
+    else:
+        with redirect_stdout(cast(TextIO, _Plain(sys.stdout))):
+            yield
 
 
 def _quoted(name: str) -> str:

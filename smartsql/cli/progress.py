@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from smartsql.asking.exchange import Progress
+from smartsql.printable import plain
 from smartsql.reports.report import format_cost
 
 EVERY_S = 0.1
@@ -39,7 +40,7 @@ class _Line:
             self._next = now + EVERY_S
             self._is_shown = True
             money = f", {format_cost(spent_usd, 'usd')} so far" if spent_usd else ""
-            sys.stderr.write(f"\r\x1b[K{model}: {done:,} of {total:,} asked{money}")
+            sys.stderr.write(f"\r\x1b[K{plain(model)}: {done:,} of {total:,} asked{money}")
             sys.stderr.flush()
 
     def clear(self) -> None:

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from smartsql.api import Connection
     from smartsql.asking.exchange import Progress
 
-EPILOG = """Other commands: smartsql demo, smartsql replay, smartsql verify (each has --help).
+EPILOG = """Other commands: smartsql batches, smartsql demo, smartsql forget, smartsql replay,
+smartsql rescue, smartsql verify (each has --help).
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 budget reached."""
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 budget reached, 4 answers are under way in batches.
+"""
 
 
 @click.command(epilog=EPILOG)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import click
 import platformdirs
 
-from smartsql.cli.output import FORMATS, keep_types
+from smartsql.cli.output import FORMATS, keep_types, say
 from smartsql.cli.statements import run_statement, statements
 from smartsql.errors import CancelledError, SmartSQLError
+from smartsql.printable import discreet
 
 if TYPE_CHECKING:
     from smartsql.api import Connection
@@ -92,6 +93,7 @@ class Shell:
             except EOFError:
                 click.echo(err=True)
                 return None
+            _forget_secrets(line)
             if not lines and line.lstrip().startswith("."):
                 return line
             if lines or line.strip():
@@ -124,9 +126,22 @@ class Shell:
         except (KeyboardInterrupt, CancelledError, click.Abort):
             click.echo("interrupted; the answers that came back are kept.", err=True)
         except SmartSQLError as error:
-            click.echo(f"error: {error}", err=True)
+            say(f"error: {error}")
         except click.ClickException as error:
             error.show()
+
+
+def _forget_secrets(line: str) -> None:
+    """Keep no line in the history that holds a key: it would lie in a file for good."""
+    if discreet(line) == line:
+        return
+    with suppress(ImportError):
+        import readline
+
+        for at in reversed(range(readline.get_current_history_length())):
+            if readline.get_history_item(at + 1) == line:
+                readline.remove_history_item(at)
+                return
 
 
 @contextmanager

@@ -6,13 +6,11 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-import click
-
 from smartsql.cli.confirm import check_price
-from smartsql.cli.interrupt import interruptible
-from smartsql.cli.output import write_result
+from smartsql.cli.output import say, write_result
 from smartsql.errors import QueryError
 from smartsql.reports.bill import told
+from smartsql.sql.interrupts import interruptible
 
 if TYPE_CHECKING:
     import duckdb
@@ -68,7 +66,7 @@ def statements(connection: Connection, text: str) -> list[Statement]:
     """
     import duckdb
 
-    from smartsql.sql.normalise.parameters import separated
+    from smartsql.sql.normalise.text.parameters import separated
     from smartsql.sql.smart_tasks import mentions_smart_task, task_statement
 
     found: list[Statement] = []
@@ -102,7 +100,7 @@ def run_statement(connection: Connection, statement: Statement, style: str, *, y
     if result is not None:
         write_result(result.table, result.names, style)
     for line in told(connection.reports[done:]):
-        click.echo(line, err=True)
+        say(line)
 
 
 def _executed(connection: Connection, statement: Statement) -> Result | None:

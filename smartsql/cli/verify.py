@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from smartsql.cli.output import say
 from smartsql.errors import VerificationError
 
 if TYPE_CHECKING:
@@ -40,12 +41,11 @@ def verify(*, report: str, store: str | None) -> int:
             raise VerificationError(f"the ledger {path!r} does not exist; give it with --store.")
         ledger = Ledger(path)
         try:
-            click.echo(f"{values.get('call')}, run {values.get('run')}:")
+            say(f"{values.get('call')}, run {values.get('run')}:", err=False)
             for check in _checks(values, ledger):
                 failed += not check.holds
-                click.echo(
-                    f"  {'ok    ' if check.holds else 'FAILED'} {check.what}: {check.detail}"
-                )
+                outcome = "ok    " if check.holds else "FAILED"
+                say(f"  {outcome} {check.what}: {check.detail}", err=False)
         finally:
             ledger.close()
     click.echo("the report holds." if not failed else f"{failed} checks failed.")

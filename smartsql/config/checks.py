@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from smartsql.config.settings import Model, Settings, did_you_mean
 from smartsql.errors import ConfigError
+from smartsql.gateway.urls import checked_base_url
 from smartsql.tasks import Task
 from smartsql.templates import PLACEHOLDERS, placeholders, step_name, verifier_name
 
 LANGUAGE_MODELS = ("openai", "llama_cpp")
 """Kinds that read a prompt."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SECRET = re.compile(
+    r"api[_-]?key|authori[sz]ation|password|secret|bearer|credential|(access|auth)[_-]?token",
+    re.IGNORECASE,
+)
+"""Names of what must not be kept."""
 
 
 def check(settings: Settings) -> None:
@@ -40,6 +48,9 @@ def check(settings: Settings) -> None:
         )
     for model in settings.models:
         _check_model(model)
+        _check_batch(model)
+        if model.kind == "openai":
+            _check_endpoint(model, settings)
         _check_distils(model, settings)
     for name in settings.tasks:
         settings.task(name)
@@ -64,6 +75,56 @@ def _check_model(model: Model) -> None:
             "input_usd_per_mtok" if model.input_usd_per_mtok is None else "output_usd_per_mtok"
         )
         raise ConfigError(f"model {model.name!r} has one price only; set {missing} too.")
+
+
+def _check_batch(model: Model) -> None:
+    """Batches are a matter of endpoints, and of those models that are told to use them."""
+    given = sorted(name for name in model.model_fields_set if name.startswith("batch_"))
+    if model.mode == "batch" and model.kind != "openai":
+        raise ConfigError(
+            f'model {model.name!r} of kind {model.kind!r} has mode = "batch", which is for kind '
+            f'"openai": drop it.'
+        )
+    if given and model.mode != "batch":
+        raise ConfigError(
+            f'model {model.name!r} has {given[0]} but no mode = "batch"; set it, or drop '
+            f"{given[0]}."
+        )
+
+
+def _check_endpoint(model: Model, settings: Settings) -> None:
+    """Where prompts and key of a model go, and that the key goes nowhere else."""
+    checked_base_url(
+        model.base_url,
+        model.name,
+        allow_http=model.allow_http,
+        allowed_hosts=settings.allowed_hosts,
+    )
+    if model.api_key_env is not None and model.api_key_secret is not None:
+        raise ConfigError(
+            f"model {model.name!r} has both api_key_env and api_key_secret; remove one of them."
+        )
+    found = _secret_in(model.parameters)
+    if found is not None:
+        # parameters go into requests, reports and the ledger as they are
+        raise ConfigError(
+            f"the parameter {found!r} of model {model.name!r} may hold a key, which would be kept "
+            f"with the answers. Give the key by the name of a variable in api_key_env."
+        )
+
+
+def _secret_in(parameters: Mapping[str, Any]) -> str | None:
+    """The first parameter that is named like a key or has a value like one."""
+    for name, value in parameters.items():
+        if _SECRET.search(name):
+            return name
+        values = value if isinstance(value, (list, tuple)) else [value]
+        for inner in values:
+            if isinstance(inner, Mapping) and (found := _secret_in(inner)) is not None:
+                return f"{name}.{found}"
+            if isinstance(inner, str) and inner.startswith(("sk-", "Bearer ")):
+                return name
+    return None
 
 
 def _check_reads(model: Model) -> None:

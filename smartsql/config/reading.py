@@ -17,11 +17,13 @@ from smartsql.config.settings import (
     ENV_PREFIX,
     FILE_NAME,
     NAME_OF_KEY,
+    NAME_OF_SECRET,
     Model,
     Settings,
     StepSettings,
     TaskSettings,
     did_you_mean,
+    like_a_key,
     nearest,
 )
 from smartsql.errors import ConfigError
@@ -45,6 +47,19 @@ def load(config: Config | None = None, **arguments: Any) -> Settings:
     Raises:
         ConfigError: no such file, unknown key, value out of range, no reference or two.
     """
+    settings = _made(config, arguments)
+    if isinstance(settings, str):
+        # raised here, where no variable holds what may be a key
+        raise ConfigError(settings)
+    _check_environment(settings)
+    if not settings.models:
+        settings = settings.model_copy(update={"models": _built_in_ladder()})
+    check(settings)
+    return settings
+
+
+def _made(config: Config | None, arguments: dict[str, Any]) -> Settings | str:
+    """The settings of all sources together, or what is wrong with them."""
     if isinstance(config, Settings):
         path, values = None, {name: getattr(config, name) for name in config.model_fields_set}
     else:
@@ -53,18 +68,13 @@ def load(config: Config | None = None, **arguments: Any) -> Settings:
     given = {key: value for key, value in arguments.items() if value is not None}
     below = _below_environment(values)
     try:
-        settings = Settings(**{**below, **given})
+        return Settings(**{**below, **given})
     except SettingsError as error:
-        raise ConfigError(_not_json(error)) from None
+        return _not_json(error)
     except ValidationError as error:
         in_file = f" in {str(path)!r}" if path else ""
         sources = {**_environment(), **dict.fromkeys(below, in_file), **dict.fromkeys(given, "")}
-        raise ConfigError(_explain(error, sources)) from None
-    _check_environment(settings)
-    if not settings.models:
-        settings = settings.model_copy(update={"models": _built_in_ladder()})
-    check(settings)
-    return settings
+        return _explain(error, sources)
 
 
 def _below_environment(values: dict[str, Any]) -> dict[str, Any]:
@@ -123,9 +133,11 @@ def find_file(config: str | os.PathLike[str] | None) -> Path | None:
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return _resolve_paths(values, path.parent)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"cannot read the configuration {str(path)!r}: {error}") from error
-    return _resolve_paths(values, path.parent)
+        problem = str(error)
+    # raised here, as the error itself knows the whole text, which may hold a key
+    raise ConfigError(f"cannot read the configuration {str(path)!r}: {problem}")
 
 
 def _resolve_paths(values: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -166,8 +178,9 @@ def _explain(error: ValidationError, sources: dict[str, str]) -> str:
         place = ".".join(str(part) for part in problem["loc"])
         where = sources.get(str(problem["loc"][0]), "") if problem["loc"] else ""
         value = problem["input"]
-        if "api_key_env" in problem["loc"]:
-            lines.append(f"{place!r}{where}: {NAME_OF_KEY}")
+        if "api_key_env" in problem["loc"] or "api_key_secret" in problem["loc"]:
+            about = NAME_OF_KEY if "api_key_env" in problem["loc"] else NAME_OF_SECRET
+            lines.append(f"{place!r}{where}: {about}")
         elif problem["type"] == "missing":
             lines.append(f"{place!r}{where} is missing")
         elif problem["type"] == "extra_forbidden":
@@ -175,7 +188,8 @@ def _explain(error: ValidationError, sources: dict[str, str]) -> str:
             known = _known_keys(problem["loc"])
             lines.append(f"unknown key {place!r}{where}. {did_you_mean(key, known)}".strip())
         else:
-            shown = f"a {type(value).__name__}" if isinstance(value, (dict, list)) else repr(value)
+            is_shown = not isinstance(value, (dict, list)) and not like_a_key(str(value))
+            shown = repr(value) if is_shown else f"a {type(value).__name__}"
             message = problem["msg"].removeprefix("Value error, ")
             lines.append(f"{place!r}{where} is {shown}: {message}")
     return "; ".join(lines)

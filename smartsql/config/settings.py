@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Callable
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from smartsql.errors import ConfigError
+from smartsql.gateway.urls import checked_hosts
 from smartsql.tasks import Equality, Step, Task
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -25,6 +32,15 @@ NAME_OF_KEY = (
     "api_key_env must be the NAME of an environment variable that holds the key, such as "
     "OPENAI_API_KEY; the key itself does not belong in a configuration"
 )
+NAME_OF_SECRET = (
+    "api_key_secret must be the NAME of a secret of DuckDB (CREATE PERSISTENT SECRET name (TYPE "
+    "http, BEARER_TOKEN ...)); the key itself does not belong in a configuration"
+)
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_KEY = re.compile(
+    r"^sk-|^AIza|^Bearer |(?<![a-zA-Z0-9])(?=\d*[a-zA-Z])(?=[a-zA-Z]*\d)[a-zA-Z0-9]{16}"
+)
+"""Texts that begin like keys, or hold what mixes letters and digits like one."""
 MOST_SAMPLES = 32
 """Samples of a verification."""
 
@@ -36,7 +52,12 @@ class Model(BaseModel):
     process), "learned" (a classifier that learns from the reference's answers) or "python" (a
     callable over a list of texts: the cells; in calls whose answers have a type, which ask their
     question in the call alone, the prompts, unless `parameters` say `reads = "cell"`). Keys are
-    given by the name of an environment variable only.
+    given by the name of an environment variable or of a secret of DuckDB only. `allow_http` lets
+    prompts and key go unencrypted to another machine.
+
+    With `mode = "batch"` the bulk of a statement, the calls for which no further decision waits,
+    goes through the endpoint's batch API (`batch_at_least` calls or more), at the price less
+    `batch_discount`, within `batch_window`. A statement waits for it, at most `batch_wait_s`.
 
     `verification` has the model judge its own answers: "probability" by one call, a number by
     that many samples. `hints` names models whose answers go into its prompt, as sentences
@@ -53,6 +74,8 @@ class Model(BaseModel):
     reference: bool = False
     base_url: str = OPENAI_URL
     api_key_env: str | None = None
+    api_key_secret: str | None = Field(default=None, min_length=1)
+    allow_http: bool = False
     model: str | None = None
     logprobs: bool = False
     input_usd_per_mtok: float | None = Field(default=None, ge=0)
@@ -60,6 +83,11 @@ class Model(BaseModel):
     requests_per_minute: float | None = Field(default=None, gt=0)
     tokens_per_minute: float | None = Field(default=None, gt=0)
     timeout_s: float = Field(default=60.0, gt=0)
+    mode: Literal["live", "batch"] = "live"
+    batch_at_least: int = Field(default=500, ge=1)
+    batch_discount: float = Field(default=0.5, ge=0, lt=1)
+    batch_window: str = Field(default="24h", min_length=1)
+    batch_wait_s: float | None = Field(default=None, ge=0)
     parameters: dict[str, Any] = Field(default_factory=dict)
     path: str | None = None
     function: str | Callable[[list[str]], Any] | None = None
@@ -87,8 +115,16 @@ class Model(BaseModel):
     @classmethod
     def _is_name_of_variable(cls, value: str | None) -> str | None:
         """A name; what may be a key is refused without being repeated."""
-        if value is not None and not re.fullmatch(r"(?!sk-)[A-Za-z_][A-Za-z0-9_]*", value):
+        if value is not None and (not _VARIABLE.fullmatch(value) or like_a_key(value)):
             raise ValueError(NAME_OF_KEY)
+        return value
+
+    @field_validator("api_key_secret")
+    @classmethod
+    def _is_name_of_secret(cls, value: str | None) -> str | None:
+        """A name; what may be a key is refused without being repeated."""
+        if value is not None and like_a_key(value):
+            raise ValueError(NAME_OF_SECRET)
         return value
 
 
@@ -125,7 +161,10 @@ class Settings(BaseSettings):
 
     `budget_usd` caps a statement, `session_budget_usd` what one engine spends while it is open,
     `daily_budget_usd` a day (UTC) over all processes that share the store. The command line asks
-    before a statement that is expected to cost more than `confirm_above_usd`.
+    before a statement that is expected to cost more than `confirm_above_usd`. Where
+    `allowed_hosts` names hosts, models at others are refused. The ledger keeps digests of prompts,
+    with `store_prompts` also the prompts that are sent. With `revalidate` the reference is asked
+    again about a sample of its earlier answers, whether or not the model is known to have changed.
 
     Raises:
         ConfigError: through `load`, for every value that cannot be used.
@@ -149,9 +188,23 @@ class Settings(BaseSettings):
     max_in_flight: int = Field(default=256, ge=1)
     seed: int | None = Field(default=None, ge=0, le=MOST_SEED)
     default_task: str | None = None
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
+    store_prompts: bool = False
     self_agreement: int = Field(default=0, ge=0)
+    revalidate: bool = False
     models: tuple[Model, ...] = ()
     tasks: dict[str, TaskSettings] = Field(default_factory=dict)
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _are_hosts(cls, value: object) -> object:
+        """A list; in the environment also names with commas between them."""
+        if isinstance(value, str):
+            text = value.strip()
+            value = json.loads(text) if text.startswith("[") else [h for h in text.split(",") if h]
+        if not isinstance(value, (list, tuple)) or not all(isinstance(h, str) for h in value):
+            raise ValueError('allowed_hosts is a list of hosts, such as ["api.openai.com"]')
+        return checked_hosts(value)
 
     @classmethod
     def settings_customise_sources(
@@ -188,6 +241,11 @@ class Settings(BaseSettings):
         section = self.tasks[name]
         steps = tuple(Step(s.name, s.model, s.prompt, s.labels, s.equal) for s in section.steps)
         return Task(name, section.prompt, section.labels, section.equal, steps)
+
+
+def like_a_key(name: str) -> bool:
+    """Whether a name looks like a key, which must be repeated nowhere."""
+    return _KEY.search(name) is not None
 
 
 def did_you_mean(name: str, known: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""How much may happen at once: calls in flight, requests and tokens a minute, money set aside.
+"""How much may happen at once: calls in flight, and money set aside for them.
 
 Everything here lives on the one event loop of the process, so plain attributes suffice; only the
 `Allowance` behind a `Purse` is shared with other threads.
@@ -7,17 +7,12 @@ Everything here lives on the one event loop of the process, so plain attributes 
 from __future__ import annotations
 
 import asyncio
-import math
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from smartsql.errors import ParameterError
 from smartsql.gateway import Allowance
-
-if TYPE_CHECKING:
-    from aiolimiter import AsyncLimiter
 
 
 async def _in_line(waiting: deque[asyncio.Future[None]], pass_on: Callable[[], None]) -> None:
@@ -35,9 +30,12 @@ async def _in_line(waiting: deque[asyncio.Future[None]], pass_on: Callable[[], N
 class Slots:
     """Places for calls in flight, given out in the order of asking.
 
-    One is shared by all models of a configuration; each model has another one of its own that
-    shrinks and grows with what its endpoint accepts.
+    One is shared by all models of a configuration, each of which takes from its own `share`; each
+    model has another one of its own that shrinks and grows with what its endpoint accepts.
     """
+
+    KEPT = 8
+    """One in so many places is kept for models that have none."""
 
     def __init__(self, limit: int) -> None:
         if limit < 1:
@@ -45,6 +43,7 @@ class Slots:
         self.limit = limit
         self.taken = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._shares: list[weakref.ref[Share]] = []
         self._purses: weakref.WeakValueDictionary[int, Purse] = weakref.WeakValueDictionary()
 
     async def take(self) -> None:
@@ -70,12 +69,44 @@ class Slots:
         self.limit = limit
         self._fill()
 
+    def share(self) -> Share:
+        """A part for one more model."""
+        made = Share(self)
+        self._shares = [known for known in self._shares if known() is not None]
+        self._shares.append(weakref.ref(made))
+        return made
+
+    def has_room_for(self, one: Share) -> bool:
+        """Whether a model may have one more place: some are kept for those that have few."""
+        free = self.limit - self.taken
+        others = [share for share in self._parts() if share is not one]
+        if not others or free < 1:
+            return free > 0
+        kept = max(1, self.limit // (self.KEPT * len(others))) if self.limit > len(others) else 0
+        return free > sum(max(0, kept - share.taken) for share in others)
+
+    def lend(self, to: Share) -> None:
+        """Count a place that a model takes."""
+        self.taken += 1
+        to.taken += 1
+
+    def _parts(self) -> list[Share]:
+        found = [known() for known in self._shares]
+        return [share for share in found if share is not None]
+
     def _fill(self) -> None:
         while self._waiting and self.taken < self.limit:
             place = self._waiting.popleft()
             if not place.done():
                 self.taken += 1
                 place.set_result(None)
+        while self.taken < self.limit:
+            wanting = [s for s in self._parts() if _has_waiting(s) and self.has_room_for(s)]
+            if not wanting:
+                return
+            least = min(wanting, key=lambda share: share.taken)
+            self.lend(least)
+            least.waiting.popleft().set_result(None)
 
     def purse(self, allowance: Allowance | None) -> Purse:
         """The purse for this allowance; the same for all models that spend from it."""
@@ -85,100 +116,36 @@ class Slots:
         return self._purses.setdefault(id(allowance), Purse(allowance))
 
 
-class Congestion:
-    """Fits a model's places to what its endpoint accepts.
+def _has_waiting(share: Share) -> bool:
+    while share.waiting and share.waiting[0].done():
+        share.waiting.popleft()
+    return bool(share.waiting)
 
-    After each window of as many outcomes as there are places, the places shrink by the share of
-    calls that were refused for rate limits: of 256 calls to an endpoint that serves 40 at once,
-    84 % come back refused. They grow a little after several windows without a cut. A small share
-    is tolerated: a refusal costs nothing, and where refusals come at random, fewer places would
-    not make them rarer.
+
+class Share:
+    """One model's part of slots that several models share; calls of a model go in order.
+
+    Whoever has the fewest places gets the next one, and a few are kept for models that have
+    none, so that an endpoint that hangs cannot hold all places while others wait.
     """
-
-    CALM_WINDOWS = 3
-    SMALLEST_WINDOW = 25
-    TOLERATED_SHARE = 0.08
 
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
-        self._most = slots.limit
-        self._cut_at = -math.inf
-        self._outcomes = 0
-        self._refused = 0
-        self._calm = 0
+        self.taken = 0
+        self.waiting: deque[asyncio.Future[None]] = deque()
 
-    def record(self, *, refused: bool, sent_at: float, now: float) -> None:
-        """A call ended; times in seconds on one clock."""
-        if sent_at < self._cut_at:
-            return  # sent under a limit that was given up meanwhile: it says nothing new
-        self._outcomes += 1
-        self._refused += refused
-        limit = self._slots.limit
-        if self._outcomes < max(limit, self.SMALLEST_WINDOW):
+    async def __aenter__(self) -> None:
+        if not self.waiting and self._slots.has_room_for(self):
+            self._slots.lend(self)
             return
-        share, self._outcomes, self._refused = self._refused / self._outcomes, 0, 0
-        if share > self.TOLERATED_SHARE:
-            self._calm, self._cut_at = 0, now
-            self._slots.resize(max(1, min(limit - 1, round(limit * (1.0 - share)))))
-        elif limit < self._most:
-            self._calm += 1
-            if self._calm >= self.CALM_WINDOWS:
-                self._calm = 0
-                self._slots.resize(min(self._most, limit + max(1, limit // 20)))
+        await _in_line(self.waiting, self._give)
 
+    async def __aexit__(self, *_: object) -> None:
+        self._give()
 
-class Pace:
-    """Requests and tokens a minute, never more in any 60 seconds.
-
-    A leaky bucket lets its capacity through at once and then its rate, so capacity and rate
-    together are kept to the limit: a second's worth of requests, six seconds' worth of tokens.
-    """
-
-    def __init__(
-        self, requests_per_minute: float | None = None, tokens_per_minute: float | None = None
-    ) -> None:
-        for name, value in (
-            ("requests_per_minute", requests_per_minute),
-            ("tokens_per_minute", tokens_per_minute),
-        ):
-            if value is not None and not value >= 1:
-                raise ParameterError(f"{name} is {value!r}; it must be at least 1.")
-        self._limits = (requests_per_minute, tokens_per_minute)
-        self._requests: AsyncLimiter | None = None
-        self._tokens: AsyncLimiter | None = None
-        self._owed = 0.0
-
-    @property
-    def is_limited(self) -> bool:
-        """Whether there is anything to wait for."""
-        return self._limits != (None, None)
-
-    async def admit(self, tokens: float) -> None:
-        """Wait until a request of about this many tokens may be sent."""
-        rpm, tpm = self._limits
-        if rpm is not None:
-            self._requests = self._requests or _bucket(rpm, max(1.0, rpm // 60))
-            await self._requests.acquire()
-        if tpm is not None:
-            self._tokens = self._tokens or _bucket(tpm, max(1.0, tpm / 10))
-            owed = max(0.0, tokens + self._owed)
-            self._owed += tokens - owed
-            while owed > 0:  # larger requests than the bucket take their time in parts
-                part = min(owed, self._tokens.max_rate)
-                await self._tokens.acquire(part)
-                owed -= part
-
-    def correct(self, estimated: float, used: float) -> None:
-        """Charge the difference to the next request once the true count is known."""
-        if self._limits[1] is not None:
-            self._owed += used - estimated
-
-
-def _bucket(per_minute: float, capacity: float) -> AsyncLimiter:
-    from aiolimiter import AsyncLimiter
-
-    rate = max(per_minute - capacity, per_minute / 60.0)
-    return AsyncLimiter(capacity, 60.0 * capacity / rate)
+    def _give(self) -> None:
+        self.taken -= 1
+        self._slots.give()
 
 
 class Purse:

@@ -17,6 +17,8 @@ from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 
+THREAD_NAME = "smartsql-network"
+
 
 class Closable(Protocol):
     """What is closed before the process ends."""
@@ -34,7 +36,7 @@ class LoopThread:
         self._open: weakref.WeakSet[Closable] = weakref.WeakSet()
         self._process = os.getpid()
         self._thread = threading.Thread(
-            target=self._loop.run_forever, name="smartsql-network", daemon=True
+            target=self._loop.run_forever, name=THREAD_NAME, daemon=True
         )
         self._thread.start()
 

@@ -15,16 +15,21 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from smartsql.errors import ParameterError
-from smartsql.gateway import Allowance, Attempt, Attempts, Form, Price, Request, beginning
-from smartsql.gateway.limits import Congestion, Pace, Slots
+from smartsql.gateway import Allowance, Attempts, Form, Price, Request
+from smartsql.gateway.congestion import Congestion
+from smartsql.gateway.key import Key
+from smartsql.gateway.limits import Slots
 from smartsql.gateway.loop import shared_loop
+from smartsql.gateway.openai_attempts import delivered, failed
+from smartsql.gateway.openai_batch import BatchEndpoint, BatchTerms
+from smartsql.gateway.openai_client import connect
 from smartsql.gateway.openai_dialect import FORMAT, Dialect, longest_answer
-from smartsql.gateway.openai_headers import own_headers
 from smartsql.gateway.openai_meter import Meter
+from smartsql.gateway.openai_private import scrubbed, without_key
 from smartsql.gateway.openai_run import WATCH_S, Run
 from smartsql.gateway.openai_wire import (
     Failure,
@@ -32,18 +37,15 @@ from smartsql.gateway.openai_wire import (
     connection_failure,
     read_error,
     read_reply,
-    scrubbed,
 )
-from smartsql.gateway.retry import Health, RetryBudget, RetryPolicy, Tries
-from smartsql.gateway.urls import checked_base_url, is_loopback
+from smartsql.gateway.pace import Counter, Pace
+from smartsql.gateway.retry import Health, RetryBudget, RetryPolicy, Tries, Verdict
+from smartsql.gateway.urls import checked_base_url
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 log = logging.getLogger(__name__)
-
-CONNECT_S = 10.0
-KEEPALIVE_S = 30.0
 
 
 class OpenAIBackend:
@@ -55,14 +57,14 @@ class OpenAIBackend:
         price: what its tokens cost.
         slots: places for calls in flight, shared by all models of a configuration.
         model: id sent to the endpoint; default `name`.
-        api_key: the key itself; None where the endpoint needs none. It appears in no repr, error
-            or log.
+        api_key: the key; None where the endpoint needs none. It appears in no repr, error or log.
         parameters: sent with every request as they are (temperature, max_completion_tokens, ...).
         system: a system message that goes before each prompt.
         logprobs: ask for log probabilities and derive confidences from them.
         requests_per_minute, tokens_per_minute: limits to keep to.
         timeout_s: longest time for one try, from sending to the end of the answer.
         retry: how patient to be.
+        batch: when and how calls go through the batch API; None for never.
 
     Raises:
         ConfigError: an address that is not allowed, or a parameter that is set here already.
@@ -77,7 +79,8 @@ class OpenAIBackend:
         price: Price,
         slots: Slots,
         model: str | None = None,
-        api_key: str | None = None,
+        api_key: Key | str | None = None,
+        allow_http: bool = False,
         parameters: Mapping[str, Any] | None = None,
         system: str | None = None,
         logprobs: bool = False,
@@ -85,13 +88,15 @@ class OpenAIBackend:
         tokens_per_minute: float | None = None,
         timeout_s: float = 120.0,
         retry: RetryPolicy | None = None,
+        batch: BatchTerms | None = None,
     ) -> None:
         if not timeout_s > 0:
             raise ParameterError(f"timeout_s of model {name!r} is {timeout_s!r}; set it above 0.")
         parameters = dict(parameters or {})
         self._name = name
-        self._base_url = checked_base_url(base_url, name)
-        self._api_key = api_key
+        self._base_url = checked_base_url(base_url, name, allow_http=allow_http)
+        self._allow_http = allow_http
+        self._key = Key.of(api_key) if isinstance(api_key, str) else api_key
         self._timeout_s = timeout_s
         self._logprobs = logprobs
         self._identity = {
@@ -107,12 +112,14 @@ class OpenAIBackend:
         self._health = Health(name, self._policy)
         self._budget = RetryBudget(self._policy)
         self._pace = Pace(requests_per_minute, tokens_per_minute)
-        self._slots = slots
+        self._slots, self._share = slots, slots.share()
         self._places = Slots(slots.limit)
         self._congestion = Congestion(self._places)
         self._client: AsyncOpenAI | None = None
         self._connecting = threading.Lock()
         self._runs: set[Run] = set()
+        self.batch_terms = batch
+        self.batches = BatchEndpoint(name, self._base_url, self._key, self._dialect, self._meter)
 
     def __repr__(self) -> str:
         return f"OpenAIBackend({self._name!r}, base_url={self._base_url!r})"
@@ -130,7 +137,8 @@ class OpenAIBackend:
             price=self.price,
             slots=self._slots,
             model=str(mine["model"]),
-            api_key=self._api_key,
+            api_key=self._key,
+            allow_http=self._allow_http,
             parameters=parameters,
             system=mine["system"],  # type: ignore[arg-type]
             logprobs=logprobs,
@@ -139,7 +147,17 @@ class OpenAIBackend:
         )
         other._pace, other._places, other._congestion = self._pace, self._places, self._congestion
         other._health, other._budget, other._runs = self._health, self._budget, self._runs
+        other._share = self._share
         return other
+
+    def count_with(self, counter: Callable[[str], Counter]) -> None:
+        """Keep the limits a minute together with others; nothing where there are none.
+
+        Args:
+            counter: makes the counter of a lane, a name for endpoint and model.
+        """
+        if self._pace.is_limited:
+            self._pace.count_with(counter(f"{self._base_url} {self._identity['model']}"))
 
     @property
     def name(self) -> str:
@@ -196,6 +214,7 @@ class OpenAIBackend:
 
     def close(self) -> None:
         """End what is under way and release the connections; it may be started again."""
+        self.batches.close()
         if self._client is not None or self._runs:
             shared_loop().wait(self._close(), timeout_s=5.0)
 
@@ -205,6 +224,7 @@ class OpenAIBackend:
         client, self._client = self._client, None
         if client is not None:
             await client.close()
+        await self._pace.close()
 
     async def _serve(
         self,
@@ -238,72 +258,77 @@ class OpenAIBackend:
         with self._connecting:
             if self._client is not None:
                 return
-            import httpx2
-            from openai import AsyncOpenAI, DefaultAioHttpClient
-
-            timeout = httpx2.Timeout(self._timeout_s, connect=min(CONNECT_S, self._timeout_s))
-            limits = httpx2.Limits(max_connections=self._slots.limit, keepalive_expiry=KEEPALIVE_S)
-            key = self._api_key or "none"
-            self._client = AsyncOpenAI(
-                base_url=self._base_url,
-                api_key=key,
-                default_headers=own_headers(self._base_url, key),
-                max_retries=0,
-                timeout=timeout,
-                http_client=DefaultAioHttpClient(
-                    limits=limits,
-                    timeout=timeout,
-                    follow_redirects=False,  # never to carry key and prompt to another host
-                    trust_env=not is_loopback(self._base_url),  # no proxy to this machine
-                ),
+            self._client = connect(
+                self._base_url,
+                self._key,
+                timeout_s=self._timeout_s,
+                connections=self._slots.limit,
             )
 
     async def _answer(self, run: Run, request: Request) -> None:
         """Try until there is an answer or no sense in trying; the last attempt is final."""
         tries = Tries(self._policy, self._health, self._budget)
         self._budget.request()
+        own = ""
         while True:
-            await self._health.admit()
-            if (verdict := self._health.verdict) is not None:
-                return run.finish(request, verdict.status, verdict.error, verdict.retryable)
             outcome, seconds = await self._admitted(run, request)
+            if isinstance(outcome, Verdict):
+                return run.finish(request, outcome.status, own + outcome.error, outcome.retryable)
             if outcome is None:
                 return run.finish(request, "budget", "the budget does not cover this call")
             if isinstance(outcome, Reply):
-                return run.emit(self._delivered(request, outcome, seconds))
+                judged = self._logprobs
+                return run.emit(delivered(self._meter, request, outcome, seconds, judged=judged))
             pause_s: float | None = None
             if outcome.retryable:  # a request with other parameters need not wait
                 asked_s = outcome.wait_s
                 pause_s = 0.0 if outcome.unsupported else tries.pause_s(outcome.status, asked_s)
-            error = outcome.error
+            error, own = outcome.error, f"{outcome.error}; "
             if pause_s is None and tries.count > 1:
                 error += f" (given up after {tries.count} tries)"
-            run.emit(self._failed(request, outcome, seconds, error, final=pause_s is None))
+            final = pause_s is None
+            run.emit(failed(self._meter, request, outcome, seconds, error, final=final))
             if pause_s is None:
                 return None
             if pause_s > 0.0:
                 await run.rest(self._health.pause(pause_s), self._places.limit)
 
-    async def _admitted(self, run: Run, request: Request) -> tuple[Reply | Failure | None, float]:
-        """One try when it is its turn; the outcome is None when the budget does not cover it."""
-        tokens = float(sum(self._meter.expected_tokens(request))) if self._pace.is_limited else 0.0
-        await self._pace.admit(tokens)
-        worst = self._meter.worst_cost_usd(request)
-        if not await run.purse.reserve(worst):
-            return None, 0.0
-        spent = 0.0
-        try:
-            async with self._places, self._slots:
-                # from here to the outcome it may be billed, even when it is cancelled
-                spent = run.at_stake[request.index] = worst
-                began = time.monotonic()
-                outcome = await self._try(request, run.labels)
-                seconds = time.monotonic() - began
-            del run.at_stake[request.index]
-            spent = self._meter.cost_of(request, outcome)
-        finally:
-            run.purse.settle(worst, spent)
-        self._learn(request, outcome, tokens, began)
+    async def _admitted(
+        self, run: Run, request: Request
+    ) -> tuple[Reply | Failure | Verdict | None, float]:
+        """One try when it is its turn; None when the budget does not cover it.
+
+        Whatever is waited for, those wait first who hold the least: nothing that other models
+        need is held while this one's endpoint or its limits let nobody through.
+        """
+        async with self._places:
+            await self._health.admit()
+            if self._health.verdict is not None:
+                return self._health.verdict, 0.0
+            most = float(sum(self._meter.worst_tokens(request))) if self._pace.is_limited else 0.0
+            permits, used = await self._pace.admit(most), None
+            try:
+                worst = self._meter.worst_cost_usd(request)
+                if not await run.purse.reserve(worst):
+                    return None, 0.0
+                spent = 0.0
+                try:
+                    async with self._share:
+                        # from here to the outcome it may be billed, even when it is cancelled
+                        spent, used = worst, most
+                        run.at_stake[request.index] = worst
+                        began = time.monotonic()
+                        outcome = await self._try(request, run.labels)
+                        seconds = time.monotonic() - began
+                    del run.at_stake[request.index]
+                    spent = self._meter.cost_of(request, outcome)
+                    used = float(self._meter.tokens_used(request, outcome))
+                finally:
+                    run.purse.settle(worst, spent)
+            finally:
+                self._pace.end(permits, used)
+            # before the place is free: if this call was refused, the next one need not be
+            self._learn(request, outcome, began)
         return outcome, seconds
 
     async def _try(self, request: Request, labels: Sequence[str]) -> Reply | Failure:
@@ -333,8 +358,8 @@ class OpenAIBackend:
         if isinstance(outcome, Failure):
             if self._adapted(outcome, sent, form):
                 outcome = dataclasses.replace(outcome, retryable=True)
-            return scrubbed(outcome, self._api_key, request.prompt)
-        return outcome
+            return scrubbed(outcome, self._key, request.prompt)
+        return without_key(outcome, self._key)
 
     def _adapted(self, failure: Failure, sent: Mapping[str, Any], form: Form | None) -> bool:
         """Whether to send a refused request again, without what the endpoint does not take."""
@@ -346,45 +371,11 @@ class OpenAIBackend:
             self._dialect.refuse_forms()
         return form is not None
 
-    def _learn(
-        self, request: Request, outcome: Reply | Failure, tokens: float, sent_at: float
-    ) -> None:
+    def _learn(self, request: Request, outcome: Reply | Failure, sent_at: float) -> None:
         if isinstance(outcome, Reply):
             self._health.succeeded()
-            if outcome.usage is not None:
-                self._meter.learn(request, outcome.usage)
-                self._pace.correct(tokens, float(sum(outcome.usage)))
+            self._meter.learn(request, outcome)
         elif outcome.hopeless or (outcome.retryable and not outcome.unsupported):
             self._health.failed(outcome.status, outcome.error, hopeless=outcome.hopeless)
         refused = isinstance(outcome, Failure) and outcome.status == "rate_limited"
         self._congestion.record(refused=refused, sent_at=sent_at, now=time.monotonic())
-
-    def _delivered(self, request: Request, reply: Reply, seconds: float) -> Attempt:
-        prompt_tokens, completion_tokens = self._meter.tokens_of(request, reply)
-        return Attempt(
-            request.index,
-            True,
-            reply.status,
-            text=reply.text,
-            confidence=reply.confidence if self._logprobs else None,
-            scores=reply.scores if self._logprobs else None,
-            prompt_tokens=prompt_tokens,
-            completion_tokens=completion_tokens,
-            cost_usd=self._meter.cost_of(request, reply),
-            seconds=seconds,
-            served_by=reply.served_by,
-            error=None if reply.status == "ok" else beginning(reply.written),
-        )
-
-    def _failed(
-        self, request: Request, failure: Failure, seconds: float, error: str, *, final: bool
-    ) -> Attempt:
-        return Attempt(
-            request.index,
-            final,
-            failure.status,
-            cost_usd=self._meter.cost_of(request, failure),
-            seconds=seconds,
-            error=error,
-            retryable=failure.retryable,
-        )

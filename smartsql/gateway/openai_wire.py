@@ -10,17 +10,15 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from smartsql.answers.schemas import ANSWER
 from smartsql.gateway import whole
 from smartsql.gateway.label_scoring import shares
+from smartsql.gateway.openai_body import EndlessBodyError
 from smartsql.gateway.openai_dialect import ADAPTABLE, FORMAT
 from smartsql.gateway.retry import retry_after_s
-
-MESSAGE_CHARACTERS = 200
-"""Longest part of an endpoint's own words that goes into an error."""
 
 _UNSUPPORTED = re.compile(
     r"unsupported|not\s+support|does not support|unrecogni[sz]ed|unknown|unexpected|not permitted|"
@@ -85,7 +83,7 @@ def read_reply(body: bytes, content_type: str, labels: Sequence[str]) -> Reply |
     """Make sense of the body of a response with status 200."""
     try:
         data = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         start = body[:64].lstrip().lower()
         if "html" in content_type or start.startswith(b"<"):
             # no model wrote this; most often base_url points at a web page
@@ -93,6 +91,11 @@ def read_reply(body: bytes, content_type: str, labels: Sequence[str]) -> Reply |
         return Failure("malformed", "the endpoint's JSON is incomplete", True, may_be_billed=True)
     if not isinstance(data, dict):
         return Failure("malformed", "the endpoint's JSON is not an object", True, True)
+    return read_completion(data, labels)
+
+
+def read_completion(data: dict[str, Any], labels: Sequence[str]) -> Reply | Failure:
+    """Make sense of the object that such a body holds."""
     choices = data.get("choices")
     if not isinstance(choices, list):
         return _embedded_error(data)
@@ -215,6 +218,9 @@ def connection_failure(error: BaseException) -> Failure:
     import aiohttp
 
     causes = _causes(error)
+    endless = next((cause for cause in causes if isinstance(cause, EndlessBodyError)), None)
+    if endless is not None:
+        return Failure("malformed", str(endless), True, may_be_billed=True)
     lost = "connection lost before the answer"
     kinds: list[tuple[tuple[type[BaseException], ...], Failure]] = [
         # a name that is not found, a refused connection, a bad certificate: nothing was sent
@@ -244,18 +250,6 @@ def connection_failure(error: BaseException) -> Failure:
         if any(isinstance(cause, types) for cause in causes):
             return failure
     return Failure("connection", f"connection failed ({_brief(causes)})", True, may_be_billed=True)
-
-
-def scrubbed(failure: Failure, key: str | None, prompt: str) -> Failure:
-    """The failure with an error that is short, one line, and without key and prompt."""
-    error = failure.error
-    for secret, instead in ((key, "[key]"), (prompt, "[prompt]"), (json.dumps(prompt), "[prompt]")):
-        if secret is not None and len(secret) > 3:
-            error = error.replace(secret, instead)
-    error = " ".join(whole(error).split())
-    if len(error) > MESSAGE_CHARACTERS:
-        error = error[: MESSAGE_CHARACTERS - 3] + "..."
-    return replace(failure, error=error)
 
 
 def _causes(error: BaseException | None) -> list[BaseException]:
@@ -346,9 +340,13 @@ def _tokens(content: object) -> list[tuple[str, float, object]]:
         if isinstance(entry, dict):
             token, logprob = entry.get("token"), entry.get("logprob")
             if isinstance(token, str) and isinstance(logprob, (int, float)):
-                if math.isnan(logprob):
+                try:
+                    value = float(logprob)
+                except OverflowError:
+                    value = math.nan
+                if math.isnan(value):
                     return []
-                entries.append((token, float(logprob), entry.get("top_logprobs")))
+                entries.append((token, value, entry.get("top_logprobs")))
     return entries
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from smartsql.errors import ConfigError, ParameterError, UnknownPriceError
@@ -88,6 +89,32 @@ class SteppedPrice(Price):
             if prompt_tokens > above:
                 into, out = step_input, step_output
         return (prompt_tokens * into + completion_tokens * out) / 1e6
+
+
+def discounted(price: Price, part: float) -> Price:
+    """The price with a part of it taken off, such as .5 for batches."""
+    rest = 1.0 - part
+    into, out = price.input_usd_per_mtok * rest, price.output_usd_per_mtok * rest
+    source = f"{price.source}, {part:.0%} off in batches"
+    if not isinstance(price, SteppedPrice):
+        return Price(into, out, source)
+    steps = tuple((above, a * rest, b * rest) for above, a, b in price.steps)
+    return SteppedPrice(into, out, source, steps)
+
+
+def price_facts(price: Price) -> dict[str, Any]:
+    """A price as JSON can keep it; `price_of_facts` reads it back."""
+    steps = price.steps if isinstance(price, SteppedPrice) else ()
+    figures = [price.input_usd_per_mtok, price.output_usd_per_mtok]
+    return {"figures": figures, "source": price.source, "steps": [list(step) for step in steps]}
+
+
+def price_of_facts(facts: Mapping[str, Any]) -> Price:
+    """What `price_facts` was given."""
+    (into, out), steps = facts["figures"], tuple((a, b, c) for a, b, c in facts["steps"])
+    if not steps:
+        return Price(into, out, facts["source"])
+    return SteppedPrice(into, out, facts["source"], steps)
 
 
 def _listed(model_name: str, base_url: str) -> Price:

@@ -7,7 +7,8 @@ equal asks of threads and processes one call.
 """
 
 from smartsql.ledger.claims import LEASE_S
+from smartsql.ledger.lost import NOTHING, Lost
 from smartsql.ledger.rows import Statement, Stored
 from smartsql.ledger.store import Ledger
 
-__all__ = ["LEASE_S", "Ledger", "Statement", "Stored"]
+__all__ = ["LEASE_S", "NOTHING", "Ledger", "Lost", "Statement", "Stored"]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
-from smartsql.ledger.owners import is_alive
+from smartsql.ledger import lost, sent, spending
+from smartsql.ledger.lost import NOTHING, Lost
+from smartsql.ledger.owners import is_alive, is_here
 from smartsql.ledger.rows import grouped
 
 LEASE_S = 60.0
@@ -36,12 +40,52 @@ def claim(
     return others
 
 
-def reap(db: sqlite3.Connection) -> None:
-    """End the claims of processes of this machine that are gone, and those that expired."""
-    owners = db.execute("SELECT owner, max(until) FROM claims GROUP BY owner")
+def abandoned(db: sqlite3.Connection, ledger: str) -> list[str]:
+    """Owners who are gone, or whose leases have expired, and who hold something."""
     now = time.time()
-    for owner in [owner for owner, until in owners if until < now or not is_alive(owner)]:
+    until: dict[str, float] = dict(
+        db.execute("SELECT owner, max(until) FROM claims GROUP BY owner").fetchall()
+    )
+    notes = sent.files(ledger)
+    # notes are made after claims and end with them: those of another machine without a claim
+    # are of an owner that ended in between
+    kept = {owner for owner in notes if owner not in until and not is_here(owner)}
+    found = [
+        owner
+        for owner in {**until, **notes}
+        if owner in kept or until.get(owner, now) < now or not is_alive(owner)
+    ]
+    return [*found, *spending.of_the_dead(db)]
+
+
+def reap(db: sqlite3.Connection, ledger: str, owners: Sequence[str]) -> tuple[Lost, list[str]]:
+    """End what abandoned owners hold, inside a transaction.
+
+    What was perhaps in flight when they ended becomes attempts; what they had set aside of the
+    day's money is free again, as those attempts count against it.
+
+    Returns:
+        What was lost, and the files of notes to be removed after the transaction.
+    """
+    total, files = NOTHING, []
+    notes = sent.files(ledger)
+    for owner in owners:
         release(db, owner)
+        if is_here(owner) and is_alive(owner):
+            continue  # it was only slow: what comes of its calls may still be recorded
+        if path := notes.get(owner):
+            total += lost.record(db, path)
+            files.append(path)
+    for owner in spending.of_the_dead(db):
+        spending.release(db, owner)
+    return total, files
+
+
+def forget(files: Sequence[str]) -> None:
+    """Remove files of notes, all of which is recorded."""
+    for path in files:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
 
 
 def renew(db: sqlite3.Connection, owner: str) -> None:

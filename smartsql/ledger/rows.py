@@ -6,9 +6,10 @@ import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from smartsql.gateway import Attempt
+from smartsql.gateway import DELIVERED, Attempt
+from smartsql.ledger import spending
 from smartsql.profile import Features
 from smartsql.types import IntArray
 
@@ -33,6 +34,27 @@ class Stored:
     figures: bytes | None = None
 
 
+class Batch(NamedTuple):
+    """Attempts that are written in one transaction.
+
+    Attributes:
+        answers, failures: rows of these tables.
+        usd: what the attempts cost.
+        lease: under which money was set aside for them, if any was.
+    """
+
+    at: float
+    answers: list[tuple[object, ...]]
+    failures: list[tuple[object, ...]]
+    usd: float
+    lease: str | None
+
+    @property
+    def served(self) -> set[tuple[Any, Any]]:
+        """The identities of the answers, each with the model ids that the endpoint gave."""
+        return {(answer[0], answer[11]) for answer in self.answers}
+
+
 @dataclass(frozen=True, slots=True)
 class Statement:
     """What a call remembers, so that it takes the same decisions again.
@@ -50,6 +72,57 @@ class Statement:
     weights: IntArray
     expected_costs: tuple[float, ...]
     features: Features | None = None
+
+
+def batch_of(
+    run: int,
+    identity: int,
+    attempts: Sequence[tuple[bytes, Attempt]],
+    at: float,
+    lease: str | None,
+) -> Batch:
+    """Attempts as rows; delivered ones are answers."""
+    delivered: Sequence[tuple[bytes, Attempt]] = attempts
+    others: Sequence[tuple[bytes, Attempt]] = ()
+    if any(a.status != "ok" or not a.final for _, a in attempts):
+        delivered = [(p, a) for p, a in attempts if a.final and a.status in DELIVERED]
+        others = [(p, a) for p, a in attempts if not (a.final and a.status in DELIVERED)]
+    answers: list[tuple[object, ...]] = [
+        (identity, prompt, run, at, a.status, a.text, a.confidence, a.prompt_tokens,
+         a.completion_tokens, a.cost_usd, a.seconds, a.served_by, scores_text(a),
+         a.figures)
+        for prompt, a in delivered
+    ]  # fmt: skip
+    failures: list[tuple[object, ...]] = [
+        (identity, prompt, run, at, a.status, a.final, a.prompt_tokens,
+         a.completion_tokens, a.cost_usd, a.seconds, a.served_by, a.error)
+        for prompt, a in others
+    ]  # fmt: skip
+    return Batch(at, answers, failures, sum([a.cost_usd for _, a in attempts]), lease)
+
+
+def write(db: sqlite3.Connection, batch: Batch) -> None:
+    """Write a batch within a transaction; an "ok" answer is never replaced."""
+    spending.count(db, batch.at, batch.usd, batch.lease)
+    db.executemany(INSERT_FAILURE, batch.failures)
+    db.execute("SAVEPOINT answers")
+    try:
+        db.executemany(INSERT_ANSWER, batch.answers)
+    except sqlite3.IntegrityError:  # some prompt was answered meanwhile: one by one
+        db.execute("ROLLBACK TO answers")
+        for answer in batch.answers:
+            keep_better(db, answer)
+
+
+def is_written(db: sqlite3.Connection, batch: Batch) -> bool:
+    """Whether a batch is in the file already; it was written whole or not at all."""
+    first = (batch.answers or batch.failures)[0]
+    return bool(
+        db.execute(
+            "SELECT 1 FROM attempts WHERE identity = ? AND prompt = ? AND run = ? AND at = ?",
+            first[:4],
+        ).fetchone()
+    )
 
 
 def scores_text(attempt: Attempt) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from smartsql.errors import LedgerError
+from smartsql.ledger.troubles import empty
 
 SCHEMA_VERSION = 3
 
@@ -55,8 +56,8 @@ _MIGRATIONS = {
 """From each earlier version to the next: columns are added at the end, nothing is rewritten."""
 
 
-def prepare(db: sqlite3.Connection, path: str) -> None:
-    """Make the tables in an empty file, or bring those of an earlier version up to date.
+def prepare(db: sqlite3.Connection, path: str, *, new: bool = False) -> None:
+    """Make the tables in a new file, or bring those of an earlier version up to date.
 
     Runs within a transaction of the caller.
 
@@ -67,8 +68,10 @@ def prepare(db: sqlite3.Connection, path: str) -> None:
     if version == SCHEMA_VERSION:
         return
     tables = {row[0] for row in db.execute("SELECT name FROM sqlite_master")}
-    if version == 0 and not tables:
+    if version == 0 and not tables and new:
         steps = [_SCHEMA]
+    elif version == 0 and not tables:
+        raise empty(path)
     elif version in _MIGRATIONS and {"answers", "failures", "statements"} <= tables:
         steps = [_MIGRATIONS[step] for step in range(version, SCHEMA_VERSION)]
     else:

@@ -13,6 +13,8 @@ import sqlite3
 import time
 from calendar import timegm
 
+from smartsql.ledger.owners import ended_in_order, is_alive
+
 NOBODY = ""
 """Owner of what was recorded."""
 
@@ -73,3 +75,18 @@ def count(db: sqlite3.Connection, at: float, usd: float, owner: str | None) -> N
     )
     if owner is not None:
         db.execute("UPDATE spending SET usd = max(0, usd - ?) WHERE owner = ?", (usd, owner))
+
+
+def of_the_dead(db: sqlite3.Connection) -> list[str]:
+    """Owners that are gone and had money set aside, which nobody will spend any more.
+
+    Their calls in flight are attempts by now, at their worst cost. Not where the machine itself
+    was restarted: the notes of the last calls may be lost, and what they may cost stays taken.
+    """
+    owners = db.execute("SELECT DISTINCT owner FROM spending WHERE owner <> ?", (NOBODY,))
+    return [row[0] for row in owners if not is_alive(row[0]) and ended_in_order(row[0])]
+
+
+def release(db: sqlite3.Connection, owner: str) -> None:
+    """Free all that an owner had set aside."""
+    db.execute("DELETE FROM spending WHERE owner = ?", (owner,))

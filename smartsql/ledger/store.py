@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from threading import RLock
-
-import numpy as np
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import NamedTuple
 
 from smartsql.errors import LedgerError
-from smartsql.features import packed, unpacked
-from smartsql.gateway import DELIVERED, Attempt
-from smartsql.ledger import claims, spending
-from smartsql.ledger.opening import connected
-from smartsql.ledger.rows import (
-    INSERT_ANSWER,
-    INSERT_FAILURE,
-    Statement,
-    Stored,
-    grouped,
-    keep_better,
-    scores_text,
-    stored_of,
-)
-from smartsql.ledger.schema import prepare
+from smartsql.gateway import Attempt
+from smartsql.ledger import claims, lost, served, spending
+from smartsql.ledger.lost import LOST, NOTHING, Lost
+from smartsql.ledger.opening import BUSY_S
+from smartsql.ledger.rows import Batch, Stored, batch_of, grouped, is_written, stored_of, write
+from smartsql.ledger.runs import StatementTable
+from smartsql.ledger.sent import Notes, Section
+from smartsql.ledger.troubles import unsaved
+
+log = logging.getLogger(__name__)
 
 
-class Ledger:
+class Ending(NamedTuple):
+    """An owner whose claims and notes are to end; see `Ledger.release`."""
+
+    owner: str
+    notes: Notes | None
+    settled: bool
+
+    def written(self, db: sqlite3.Connection) -> Lost:
+        """End the claims, within a transaction of the caller; the calls that are lost."""
+        claims.release(db, self.owner)
+        if self.settled or self.notes is None:
+            return NOTHING
+        return lost.record(db, self.notes.path)
+
+
+class Ledger(StatementTable):
     """The store of attempts and answers; safe for threads and processes.
 
     Raises:
@@ -39,21 +46,13 @@ class Ledger:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = str(path)
-        self._lock = RLock()
+        super().__init__(path)
         self._identities: dict[str, int] = {}
         self._records = 0
-        with self._guard("open"):
-            if self.path != ":memory:":
-                # what lies beside it is found wherever the program goes meanwhile
-                file = Path(self.path).expanduser().absolute()
-                self.path = str(file)
-                file.parent.mkdir(parents=True, exist_ok=True)
-            self._db = connected(self.path)
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._db.execute("PRAGMA cache_size = -65536")  # KiB: a slice of answers without spills
-            with self._transaction():
-                prepare(self._db, self.path)
+        self._unsaved: list[Batch] = []
+        self._tried = 0
+        self._ended: list[Ending] = []
+        self._lost = NOTHING
 
     @staticmethod
     def in_memory() -> Ledger:
@@ -61,42 +60,16 @@ class Ledger:
         return Ledger(":memory:")
 
     def close(self) -> None:
-        """Close the file."""
+        """Write what could not be written so far, and close the file.
+
+        Raises:
+            LedgerError: it still cannot be written, and is lost.
+        """
         with self._lock:
-            self._db.close()
-
-    @contextmanager
-    def _guard(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            if "not a database" in str(error):
-                raise LedgerError(
-                    f"{self.path!r} is not a ledger: {error}. It was left alone; set store (or "
-                    f"SMARTSQL_STORE) to another file."
-                ) from error
-            raise LedgerError(
-                f"cannot {what} the store of paid answers {self.path!r}: {error}. Nothing more is "
-                f"asked, since an answer that cannot be kept would be paid for again. Make the "
-                f"file writable or set store (or SMARTSQL_STORE) to another one."
-            ) from error
-
-    @contextmanager
-    def changing(self) -> Iterator[sqlite3.Connection]:
-        """The database in a transaction, for the tables of other modules of this package."""
-        with self._lock, self._guard("write"), self._transaction() as db:
-            yield db
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield self._db
-        except BaseException:
-            # Ctrl-C too: a transaction left open would lock the ledger for everybody
-            self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
+            try:
+                self.save()
+            finally:
+                super().close()
 
     # --- answers -----------------------------------------------------------------------------
 
@@ -159,34 +132,57 @@ class Ledger:
         Args:
             lease: under which money was set aside for them, if any was.
         """
-        now = time.time()
-        delivered: Sequence[tuple[bytes, Attempt]] = attempts
-        others: Sequence[tuple[bytes, Attempt]] = ()
-        if any(a.status != "ok" or not a.final for _, a in attempts):
-            delivered = [(p, a) for p, a in attempts if a.final and a.status in DELIVERED]
-            others = [(p, a) for p, a in attempts if not (a.final and a.status in DELIVERED)]
-        answers = [
-            (identity, prompt, run, now, a.status, a.text, a.confidence, a.prompt_tokens,
-             a.completion_tokens, a.cost_usd, a.seconds, a.served_by, scores_text(a),
-             a.figures)
-            for prompt, a in delivered
-        ]  # fmt: skip
-        failures = [
-            (identity, prompt, run, now, a.status, a.final, a.prompt_tokens,
-             a.completion_tokens, a.cost_usd, a.seconds, a.served_by, a.error)
-            for prompt, a in others
-        ]  # fmt: skip
-        with self._lock, self._guard("write"), self._transaction() as db:
-            spending.count(db, now, sum([a.cost_usd for _, a in attempts]), lease)
-            db.executemany(INSERT_FAILURE, failures)
-            db.execute("SAVEPOINT answers")
+        with self._lock:
+            self._unsaved.append(batch_of(run, identity, attempts, time.time(), lease))
+            self._records += 1
+            self.save()
+
+    def save(self) -> None:
+        """Write the attempts that could not be written so far.
+
+        Raises:
+            LedgerError: they still cannot; they are kept in memory until they can.
+        """
+        with self._lock:
+            if not (self._unsaved or self._ended):
+                return
+            tried, self._tried = self._tried, len(self._unsaved)
             try:
-                db.executemany(INSERT_ANSWER, answers)
-            except sqlite3.IntegrityError:  # some prompt was answered meanwhile: one by one
-                db.execute("ROLLBACK TO answers")
-                for answer in answers:
-                    keep_better(db, answer)
-        self._records += 1
+                with self._guard("write"), self._transaction() as db:
+                    for number, batch in enumerate(self._unsaved):
+                        # Ctrl-C may have come between an earlier commit and the news of it
+                        if number < tried and is_written(db, batch):
+                            continue
+                        write(db, batch)
+                        served.note(db, batch.served, batch.at)
+                    found = [ending.written(db) for ending in self._ended]
+            except LedgerError as error:
+                self._hurry()
+                n = sum(len(batch.answers) for batch in self._unsaved)
+                usd = sum(batch.usd for batch in self._unsaved)
+                raise (unsaved(error, self.path, n, usd) if n else error) from error
+            if self._waits_s < BUSY_S:
+                self._wait(BUSY_S)
+            self._lost = sum(found, start=self._lost)
+            ended, self._ended, self._unsaved, self._tried = self._ended, [], [], 0
+            for ending in ended:
+                if ending.notes is not None:
+                    ending.notes.close()
+
+    def catch_up(self) -> None:
+        """Write what could not be written so far, and end what processes that are gone have left.
+
+        Raises:
+            LedgerError: nothing can be written, so nothing may be asked.
+        """
+        self.save()
+        self.reap()
+
+    def take_lost(self) -> Lost:
+        """Calls that were found to be lost, each told once."""
+        with self._lock:
+            found, self._lost = self._lost, NOTHING
+        return found
 
     def set_aside(
         self, day: str, owner: str, usd: float, limit_usd: float
@@ -216,147 +212,57 @@ class Ledger:
         with self._lock, self._guard("write"), self._transaction() as db:
             return claims.claim(db, identity, prompts, owner)
 
+    def notes(self, owner: str) -> Notes | None:
+        """Where an owner notes what it sends; None for a ledger that ends with the process."""
+        return None if self.in_memory_only else Notes(self.path, owner)
+
+    def section(self, notes: Notes, identity: int, run: int, keys: Sequence[bytes]) -> Section:
+        """Room for notes on calls that are about to be handed over."""
+        with self._guard("write"):
+            return notes.section(identity, run, keys)
+
     def reap(self) -> None:
-        """End the claims of processes of this machine that are gone, and those that expired."""
+        """End what owners that are gone or have let their leases expire still hold.
+
+        Their calls that were perhaps in flight become attempts.
+        """
         with self._lock, self._guard("write"):
-            claims.reap(self._db)
+            gone = claims.abandoned(self._db, self.path)
+            if not gone:
+                return
+            with self._transaction() as db:
+                found, files = claims.reap(db, self.path, gone)
+            self._lost += found
+        claims.forget(files)
 
     def renew(self, owner: str) -> None:
         """Extend all leases of an owner."""
         with self._lock, self._guard("write"):
             claims.renew(self._db, owner)
 
-    def release(self, owner: str) -> None:
-        """End all claims of an owner."""
-        with self._lock, self._guard("write"):
-            claims.release(self._db, owner)
+    def release(self, owner: str, notes: Notes | None = None, *, settled: bool = True) -> None:
+        """End all claims of an owner, and its notes; later, where nothing can be written now.
 
-    # --- statements and runs -----------------------------------------------------------------
-
-    def starts(self, key: bytes, new: Mapping[str, str]) -> dict[str, str]:
-        """What the learning models of a statement start from: a digest by model.
-
-        The first time, before `statement`, that is `new`; it stays what it was. A statement of
-        earlier times that has none starts from nothing: what was learned since may have been
-        learned from its own rows, in its own order.
+        Args:
+            settled: what came of all its calls is recorded; else those that are not become lost.
         """
-        with self._lock, self._guard("write"):
-            with self._transaction() as db:
-                db.execute(
-                    "INSERT INTO starts SELECT ?, ? WHERE NOT EXISTS "
-                    "(SELECT 1 FROM statements WHERE key = ?) ON CONFLICT DO NOTHING",
-                    (key, json.dumps(dict(new)), key),
-                )
-            row = self._db.execute(
-                "SELECT digests FROM starts WHERE statement = ?", (key,)
-            ).fetchone()
-        found: dict[str, str] = json.loads(row[0]) if row else {}
-        return found
-
-    def statement(self, key: bytes, new: Statement) -> Statement:
-        """The statement stored under this key, or `new` after storing it.
-
-        The same rows with the same promise and models get the same seed again, so that a rerun
-        takes the same decisions and pays nothing.
-        """
-        weights = np.ascontiguousarray(new.weights, dtype="<i8").tobytes()
-        with self._lock, self._guard("write"):
-            with self._transaction() as db:
-                db.execute(
-                    "INSERT INTO statements VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                    (
-                        key,
-                        new.seed,
-                        new.prompts,
-                        weights,
-                        json.dumps(new.expected_costs),
-                        new.features and packed(new.features),
-                    ),
-                )
-            found = self.find_statement(key)
-        assert found is not None
-        return found
-
-    def find_statement(self, key: bytes) -> Statement | None:
-        """The statement of that key, None if there is none."""
-        with self._lock, self._guard("read"):
-            row = self._db.execute(
-                "SELECT seed, prompts, weights, expected_costs, features FROM statements "
-                "WHERE key = ?",
-                (key,),
-            ).fetchone()
-        if row is None:
-            return None
-        weights = np.frombuffer(row[2], dtype="<i8").astype(np.int64)
-        features = None if row[4] is None else unpacked(row[4])
-        return Statement(row[0], row[1], weights, tuple(json.loads(row[3])), features)
-
-    def begin_run(self, statement: bytes) -> int:
-        """The number of a new run of a statement."""
-        with self._lock, self._guard("write"), self._transaction() as db:
-            cursor = db.execute(
-                "INSERT INTO runs (statement, at) VALUES (?, ?)", (statement, time.time())
-            )
-            assert cursor.lastrowid is not None
-            return cursor.lastrowid
-
-    def end_run(self, run: int, report: str) -> None:
-        """Keep the report of a run."""
-        with self._lock, self._guard("write"):
-            self._db.execute("UPDATE runs SET report = ? WHERE id = ?", (report, run))
-
-    def totals_of_run(self, run: int) -> dict[str, tuple[int, float]]:
-        """By identity: answers delivered in a run, and dollars spent."""
-        delivered = ", ".join(f"'{status}'" for status in sorted(DELIVERED))
-        with self._lock, self._guard("read"):
-            rows = self._db.execute(
-                f"SELECT i.identity, sum(status IN ({delivered})), total(cost_usd) "
-                "FROM attempts a JOIN identities i ON i.id = a.identity WHERE run = ? GROUP BY 1",
-                (run,),
-            )
-            return {row[0]: (row[1], row[2]) for row in rows}
-
-    def report_of_run(self, run: int) -> str | None:
-        """The report that was kept of a run."""
-        with self._lock, self._guard("read"):
-            row = self._db.execute("SELECT report FROM runs WHERE id = ?", (run,)).fetchone()
-        return None if row is None else row[0]
-
-    def last_reports(self, limit: int) -> list[str]:
-        """The reports of the last finished runs, newest first."""
-        with self._lock, self._guard("read"):
-            rows = self._db.execute(
-                "SELECT report FROM runs WHERE report IS NOT NULL ORDER BY id DESC LIMIT ?",
-                (limit,),
-            )
-            return [row[0] for row in rows]
-
-    def has_report(self, statement: bytes) -> bool:
-        """Whether a run of the statement was finished."""
-        with self._lock, self._guard("read"):
-            row = self._db.execute(
-                "SELECT 1 FROM runs WHERE statement = ? AND report IS NOT NULL LIMIT 1",
-                (statement,),
-            ).fetchone()
-        return row is not None
-
-    def spend_of_run(self, run: int) -> tuple[int, float, float]:
-        """Attempts, dollars and seconds of a run."""
-        with self._lock, self._guard("read"):
-            row = self._db.execute(
-                "SELECT count(*), total(cost_usd), total(seconds) FROM attempts WHERE run = ?",
-                (run,),
-            ).fetchone()
-        return int(row[0]), float(row[1]), float(row[2])
+        with self._lock:
+            self._ended.append(Ending(owner, notes, settled))
+            try:
+                self.save()
+            except LedgerError as error:
+                log.warning("claims stay until the store can be written: %s", error)
 
     # --- for people --------------------------------------------------------------------------
 
     def attempts(self) -> Iterator[list[tuple[object, ...]]]:
-        """All attempts, oldest first, in groups of rows.
+        """All attempts, oldest first, in groups of rows; calls of the dead among them.
 
         A row holds: time, run, model, prompt digest (hex), status, tokens in, tokens out, USD,
         seconds, error.
         """
+        with suppress(LedgerError):  # what can be read is told even where nothing can be written
+            self.reap()
         with self._lock, self._guard("read"):
             rows = self._db.execute(
                 "SELECT at, run, model, lower(hex(prompt)), status, prompt_tokens, "
@@ -367,10 +273,14 @@ class Ledger:
                 yield group
 
     def totals(self) -> list[tuple[str, int, int, int, float, float]]:
-        """For each model: attempts, tokens in and out, USD, seconds over the ledger's life."""
+        """For each model: attempts, tokens in and out, USD, seconds over the ledger's life.
+
+        What lost calls may have cost is not among the dollars.
+        """
         with self._lock, self._guard("read"):
             return self._db.execute(
                 "SELECT model, count(*), total(prompt_tokens), total(completion_tokens), "
-                "total(cost_usd), total(seconds) "
-                "FROM attempts JOIN identities ON identities.id = attempts.identity GROUP BY model"
+                "total(cost_usd) FILTER (WHERE status <> ?), total(seconds) "
+                "FROM attempts JOIN identities ON identities.id = attempts.identity GROUP BY model",
+                (LOST,),
             ).fetchall()

@@ -14,8 +14,10 @@ from smartsql.asking.again import Agreement
 from smartsql.asking.exchange import Exchange
 from smartsql.calls.work import Work, answers_digest, rows_digest
 from smartsql.executor import Outcome
+from smartsql.profile import Profile
 from smartsql.reports.report import ModelReport, Report
 from smartsql.tasks import Task
+from smartsql.templates import recheck_name
 from smartsql.types import BoolArray, IntArray
 
 
@@ -98,6 +100,16 @@ def made_report(
         answers_digest=answers_digest(answered_by),
         version=__version__,
         **_BLANK,
+    )
+
+
+def of_those_asked(models: Sequence[ModelReport], profile: Profile) -> tuple[ModelReport, ...]:
+    """Without calls that would have compared a model with itself, where nothing was compared."""
+    spare = {recheck_name(m.name) for m in models if m.answers_rows}
+    return tuple(
+        m
+        for m in models
+        if m.name not in spare or m.role != "repeat" or m.cost_usd or profile.n_asked(m.name)
     )
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from smartsql.reports.jointly import JOINTLY
-from smartsql.reports.report import INCOMPLETE, Report, counted
+from smartsql.reports.narrative import drift_sentences
+from smartsql.reports.report import INCOMPLETE, Report, counted, lost_money
 
 MOST_NOTES = 8
 """Notes that are printed; the reports have all."""
@@ -34,7 +35,8 @@ def _notes(reports: Sequence[Report]) -> list[str]:
         note for report in reports for note in report.notes if not note.startswith(JOINTLY)
     )
     last = [note for note in (reports[-1].notes if reports else ()) if note.startswith(JOINTLY)]
-    return [*last, *found]
+    drift = dict.fromkeys(s for report in reports for s in drift_sentences(report.drift))
+    return [*last, *drift, *found]
 
 
 def _bill(reports: Sequence[Report], *, named: bool) -> str:
@@ -49,7 +51,8 @@ def _bill(reports: Sequence[Report], *, named: bool) -> str:
         return first.bill().replace("smart: ", name, 1)
     rows, spend = sum(r.rows for r in reports), sum(r.spend for r in reports)
     reference = sum(r.reference_spend for r in reports)
-    head = f"{name}{counted(rows, 'row')} in {_parts(reports)}, {first.money(spend)}"
+    lost = lost_money(sum(report.failed_cost_usd for report in reports))
+    head = f"{name}{counted(rows, 'row')} in {_parts(reports)}, {first.money(spend)}{lost}"
     if any(report.strategy == INCOMPLETE for report in reports):
         return f"{head} spent until the budget was used up; {_promise(reports)}"
     saved = f", {1 - spend / reference:z.0%} saved" if reference else ""

@@ -1,8 +1,10 @@
-"""A certificate told to people: the plan, what was asked for it, and how the proof went."""
+"""A report told to people: the plan, what was asked for it, how the proof went, what drifted."""
 
 from __future__ import annotations
 
 import html
+import math
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -71,6 +73,77 @@ def _kinds(columns: Sequence[str]) -> list[str]:
         kind = next((kind for start, kind in kinds if column.startswith(start)), None)
         found[kind or column.split(",")[0].split(" x ")[0]] = None
     return list(found)
+
+
+def drift_sentences(drift: Sequence[Mapping[str, Any]]) -> list[str]:
+    """For each model that was compared with its earlier answers: why, what came of it, what to do.
+
+    Args:
+        drift: findings; see `smartsql.asking.drift.Finding`.
+    """
+    return [
+        " ".join(filter(None, (_mixture(found), _repetition(found), _advice(found))))
+        for found in drift
+    ]
+
+
+def drifted(drift: Sequence[Mapping[str, Any]]) -> str:
+    """What a promise does not say where a model has changed, to be said after it."""
+    return "".join(
+        f"; {sum(found['then'].values()):,} of "
+        f"{'the reference' if found['role'] == 'reference' else found['model']}'s answers are "
+        f"those of {_listed(found['then'])}, and it is {found['now']} now"
+        for found in drift
+        if found["then"]
+    )
+
+
+def _mixture(found: Mapping[str, Any]) -> str:
+    """That answers of another id are among those that the result rests on."""
+    if not found["then"]:
+        return ""
+    n = sum(found["then"].values())
+    return (
+        f"{found['model']} is {found['now']} now, and this rests on {n:,} "
+        f"answer{'s' * (n != 1)} that it gave as {_listed(found['then'])}."
+    )
+
+
+def _repetition(found: Mapping[str, Any]) -> str:
+    """What it said to a sample of the same prompts."""
+    if found["why"]:
+        return f"They were not compared with what it says now: {found['why']}"
+    n = found["asked"] - found["failed"]
+    lost = f" ({found['failed']:,} more brought no answer)" if found["failed"] else ""
+    if not n:
+        return f"It did not answer when it was asked again{lost}, so nothing was compared."
+    who = "The reference" if found["role"] == "reference" else found["model"]
+    return (
+        f"{who} repeated {found['same']:,} of {n:,} of its cached answers{lost} (at least "
+        f"{_rounded_down(found['kept_at_least'])} % of all {found['answers']:,}, with 95 %)."
+    )
+
+
+def _advice(found: Mapping[str, Any]) -> str:
+    """How to have earlier answers asked anew, where too many of them would be others today."""
+    if not found["is_significant"]:
+        return ""
+    models = [f"--served-by {shlex.quote(one)}" for one in found["then"]] or [""]
+    commands = [f"smartsql forget {shlex.quote(found['model'])} {m}".strip() for m in models]
+    return (
+        f"At least {_rounded_down(found['changed_at_least'])} % have changed, more than a quarter "
+        f"of what the promise allows: run `{' && '.join(commands)}` and the statement again to "
+        f"have them asked anew."
+    )
+
+
+def _listed(then: Mapping[str, int]) -> str:
+    return ", ".join(then)
+
+
+def _rounded_down(share: float) -> str:
+    """A lower bound in percent, never above what was proved."""
+    return f"{math.floor(share * 1000 + 1e-9) / 10:g}"
 
 
 def bars(path: Sequence[float | None], threshold: float) -> str:

@@ -7,14 +7,14 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from smartsql.reports.narrative import groups_html, path_svg, plan_lines
+from smartsql.reports.narrative import drift_sentences, drifted, groups_html, path_svg, plan_lines
 
 FORMAT = 1
 INCOMPLETE = "incomplete"
 """Strategy of a report whose money ran out: only reference answers, no decision to check."""
 
 
-_NESTED = ("models", "certificate", "notes", "task_definition", "self_agreement", "groups")
+_NESTED = ("models", "certificate", "notes", "task_definition", "self_agreement", "groups", "drift")
 """Fields that are JSON text in a table."""
 
 
@@ -80,6 +80,8 @@ class Report:
         self_agreement: prompts that the reference was "asked" again on demand, and how many had
             the "same" answer or "failed" to have one.
         per, group: what groups the rows of the call, and the value that all of these have.
+        drift: of models that give other ids than with earlier answers, or that were compared with
+            those on demand: what came of it; see `smartsql.asking.drift.Finding`.
         groups: all groups of the call so far, each in short.
         place: of the call among those of its statement, in the order in which they were answered.
         promises: of the statement so far, this one included; `jointly` is the probability with
@@ -126,12 +128,18 @@ class Report:
     place: int = 1
     promises: int = 1
     jointly: float | None = None
+    drift: tuple[dict[str, Any], ...] = ()
     format: int = FORMAT
 
     @property
     def saved(self) -> float:
         """Share of the reference-only spend that was not spent."""
         return 1 - self.spend / self.reference_spend if self.reference_spend else 0.0
+
+    @property
+    def failed_cost_usd(self) -> float:
+        """The part of `spend_usd` that bought nothing: tries that failed, answers of no use."""
+        return sum(model.failed_cost_usd for model in self.models)
 
     @property
     def call_of_groups(self) -> str:
@@ -167,17 +175,22 @@ class Report:
         """One line: rows, spend against reference-only, the promise."""
         if self.strategy == INCOMPLETE:
             return (
-                f"smart: {counted(self.rows, 'row')}, {self.money(self.spend)} spent until the "
-                f"budget was used up; {self.promise()}"
+                f"smart: {counted(self.rows, 'row')}, {self.money(self.spend)}"
+                f"{lost_money(self.failed_cost_usd)} spent until the budget was used up; "
+                f"{self.promise()}"
             )
         saved = f", {self.saved:z.0%} saved" if self.reference_spend else ""
         return (
-            f"smart: {counted(self.rows, 'row')}, {self.money(self.spend)} "
-            f"(reference only: {self.money(self.reference_spend)}{saved}); {self.promise()}"
+            f"smart: {counted(self.rows, 'row')}, {self.money(self.spend)}"
+            f"{lost_money(self.failed_cost_usd)} (reference only: "
+            f"{self.money(self.reference_spend)}{saved}); {self.promise()}"
         )
 
     def promise(self) -> str:
         """What is promised, as a phrase."""
+        return self._promised() + drifted(self.drift)
+
+    def _promised(self) -> str:
         if self.error_rows:
             have, count = ("has", "counts") if self.error_rows == 1 else ("have", "count")
             return f"{counted(self.error_rows, 'row')} {have} no answer and {count} as different"
@@ -217,11 +230,13 @@ class Report:
                     for m in self.models
                 ),
             ),
+            *self._failures(),
             *plan_lines(self.certificate),
             *self._group_lines(),
             ("round trips", f"{self.rounds:,} before the bulk of the answers"),
             ("time", f"{self.seconds:.2f} s, {self.decide_s:.2f} s of it decisions"),
             *self._wavering(),
+            *(("drift", sentence) for sentence in drift_sentences(self.drift)),
             ("seed", f"{self.seed} (statement {self.statement}, run {self.run})"),
             *(("note", note) for note in self.notes),
         ]
@@ -248,6 +263,18 @@ class Report:
             said = f"all {self.promises:,} promises of the statement so far hold together with "
             lines.append(("jointly", f"{said}probability at least {self.jointly:.4g}"))
         return lines
+
+    def _failures(self) -> list[tuple[str, str]]:
+        """What was tried again, and the money that bought nothing, if there was any."""
+        retries = sum(model.retries for model in self.models)
+        if not retries and not self.failed_cost_usd:
+            return []
+        tries = "try was" if retries == 1 else "tries were"
+        said = f"{retries:,} {tries} followed by another one"
+        if self.failed_cost_usd:
+            cost = format_cost(self.failed_cost_usd, "usd")
+            said += f"; {cost} (at most) were spent on what brought no answer"
+        return [("failed calls", said)]
 
     def _wavering(self) -> list[tuple[str, str]]:
         """How often the reference repeated its answer, if it was asked again."""
@@ -292,6 +319,11 @@ def format_cost(value: float, unit: str) -> str:
     return f"${value:,.2f}" if value >= 0.1 or value == 0 else f"${value:.3g}"
 
 
+def lost_money(usd: float) -> str:
+    """What failed calls cost of a sum, to be said after it; empty where it is nothing."""
+    return f" ({format_cost(usd, 'usd')} of it for failed calls)" if usd else ""
+
+
 def report_from_dict(values: dict[str, Any]) -> Report:
     """Read a report back.
 
@@ -304,7 +336,7 @@ def report_from_dict(values: dict[str, Any]) -> Report:
         models = tuple(
             ModelReport(**{**m, "served_by": tuple(m["served_by"])}) for m in values["models"]
         )
-        lists = {key: tuple(values.get(key, ())) for key in ("notes", "groups")}
+        lists = {key: tuple(values.get(key, ())) for key in ("notes", "groups", "drift")}
         return Report(**{**values, **lists, "models": models})
     except (TypeError, KeyError) as error:
         raise ValueError(f"not a report: {error}") from error

@@ -17,8 +17,10 @@ import numpy as np
 import pyarrow as pa
 
 from smartsql.asking.again import ask_again
-from smartsql.asking.exchange import Exchange, Job
+from smartsql.asking.drift import Drift
+from smartsql.asking.exchange import Exchange
 from smartsql.asking.learners import TRAINED
+from smartsql.asking.sending import Job
 from smartsql.calls.cells import Cells
 from smartsql.calls.recipes import Recipe
 from smartsql.calls.work import Work, rows_digest
@@ -187,7 +189,9 @@ def _again(said: Report, statement: Statement, ledger: Ledger) -> Report:
     agreement = None
     if said.self_agreement:
         agreement = ask_again(outcome.profile, source, said.self_agreement["asked"])
-    return made_report(said.call, work, outcome, source, agreement)
+    drift = Drift(ledger, source, said.run)
+    found = tuple(drift.repeated(finding, outcome, source) for finding in said.drift)
+    return replace(made_report(said.call, work, outcome, source, agreement), drift=found)
 
 
 def _recipe(model: ModelReport) -> Recipe:
@@ -223,6 +227,7 @@ DECIDED = {
     "reference_spend": "spend of the reference alone",
     "reference_spend_usd": "dollars of the reference alone",
     "self_agreement": "answers that the reference repeated",
+    "drift": "models compared with their earlier answers",
 }
 
 

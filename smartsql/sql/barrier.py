@@ -21,13 +21,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
-from threading import Lock
+from threading import Event, Lock
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from smartsql.errors import QueryError
+from smartsql.errors import CancelledError, QueryError
 from smartsql.sql.arguments import SEPARATOR, by_group, call_of, shown_group, typed_call_of
 from smartsql.sql.prompts import one_array
 from smartsql.sql.protocol import Answers, Call, Engine
@@ -62,6 +61,8 @@ class Barrier:
         self._numbers = count(1)
         self._clock = count(1)
         self._begun: dict[int, int] = {}
+        self._running: set[int] = set()
+        self._halted: set[int] = set()
         self._failures: dict[int, BaseException] = {}
         self._watches: dict[int | None, Watch] = {}
         self._wordings: dict[int, Wording] = {}
@@ -82,7 +83,7 @@ class Barrier:
         """`__smart_collect`: put the rows in their set; its code for each row."""
         if not len(prompt):
             return pa.array([], pa.int64())
-        token = _token(connection, transaction, text, site)
+        token = Token.of(connection, transaction, text, site)
         with self._reporting(token.connection):
             argument = token.site[0].split(SEPARATOR)[0]
             shown = self.wording(token.connection).shown
@@ -110,7 +111,7 @@ class Barrier:
         """`__smart_collect_more`: the same for answers with a type, and for rows in groups."""
         if not len(prompt):
             return pa.array([], pa.int64())
-        token = _token(connection, transaction, text, site)
+        token = Token.of(connection, transaction, text, site)
         with self._reporting(token.connection):
             arguments = (one_array(some) for some in (delta, gamma, task, subject, instruction))
             shown = self.wording(token.connection).shown
@@ -161,10 +162,14 @@ class Barrier:
 
     @contextmanager
     def statement(self, connection: int) -> Iterator[None]:
-        """Within this block a connection runs one statement; then earlier sets can go."""
+        """Within this block a connection runs one statement; then earlier sets can go.
+
+        Everything that ran before on the connection is over, or the statement is refused.
+        """
         begun = next(self._clock)
         before = self._begun.get(connection, 0)
         self._begun[connection] = begun
+        self._running.add(connection)
         try:
             yield
         except BaseException:
@@ -172,7 +177,31 @@ class Barrier:
             # statement still runs, and the sets of that one must stay
             self._begun[connection] = before
             raise
+        finally:
+            self._running.discard(connection)
+            self._halted.discard(connection)
         self.release(connection, before=begun)
+
+    def interrupt(self, connection: int) -> None:
+        """End the calls of a connection: those the engine runs and those it is yet to be given."""
+        with self._lock:
+            if connection in self._running:
+                self._halted.add(connection)
+            for family in self._families.values():
+                if family.token.connection == connection:
+                    family.stopped.set()
+        self.engine.cancel(connection or None)
+
+    @contextmanager
+    def interrupted(self, connection: int) -> Iterator[None]:
+        """Within this block no call of a connection is asked, and none goes on."""
+        self._running.add(connection)
+        self.interrupt(connection)
+        try:
+            yield
+        finally:
+            self._running.discard(connection)
+            self._halted.discard(connection)
 
     def wording(self, connection: int) -> Wording:
         """How the calls of a connection were written, where a session told."""
@@ -187,7 +216,6 @@ class Barrier:
         """Forget the sets of a connection: its earlier statements are over.
 
         Args:
-            connection: number of the connection.
             before: keep sets that were opened after this moment.
         """
         with self._lock:
@@ -257,15 +285,19 @@ class Barrier:
 
     def _new_family(self, token: Token, call: Call, begun: int) -> Family:
         """A family for the rows that come now under a token; holds the lock."""
+        stopped = Event()
+        if token.connection in self._halted:
+            stopped.set()
         scoped = replace(
             call,
             statement=self._statement_of(token, begun),
             connection=token.connection or None,
             site=token.site,
+            stopped=stopped,
         )
         self._make_room(token)
         opened = next(self._clock)
-        family = Family(token, scoped, opened, begun, touched=opened)
+        family = Family(token, scoped, opened, begun, stopped, touched=opened)
         self._families[opened] = self._open[token] = family
         return family
 
@@ -342,12 +374,15 @@ class Barrier:
         row_set = self._get(number)
         with self._reporting(row_set.token.connection):
             places = row_set.find(prompts)
-        pairs = zip(names, kinds, strict=True)
-        return [_column(row_set, name, places, kind) for name, kind in pairs]
+        return [row_set.column(n, places, kind) for n, kind in zip(names, kinds, strict=True)]
 
     def _solver(self, row_set: RowSet) -> Solve:
         watch = self._watch(row_set.token.connection)
-        return self.engine.answer if watch is None else watch.noting(row_set.number)
+        if watch is not None:
+            return watch.noting(row_set.number)
+        if row_set.family.stopped.is_set():
+            raise CancelledError("the statement was interrupted before this call was asked.")
+        return self.engine.answer
 
     @contextmanager
     def _reporting(self, connection: int) -> Iterator[None]:
@@ -357,33 +392,9 @@ class Barrier:
         except BaseException as failure:
             # the edge of DuckDB: it would make a message of anything, of Ctrl-C too
             if not isinstance(failure, Exception):  # Ctrl-C: models must not work on
-                self.engine.cancel(connection or None)
+                self.interrupt(connection)
             with self._lock:
                 # an interrupt is what happened; the cancelled engine's error only follows
                 if isinstance(self._failures.get(connection), (Exception, type(None))):
                     self._failures[connection] = failure
             raise
-
-
-def _token(
-    connection: pa.ChunkedArray,
-    transaction: pa.ChunkedArray,
-    text: pa.ChunkedArray,
-    site: pa.ChunkedArray,
-) -> Token:
-    """Which rows those of a chunk belong to."""
-    return Token(
-        connection[0].as_py() or 0,
-        transaction[0].as_py(),
-        (text[0].as_py(), site[0].as_py() or 0),
-    )
-
-
-def _column(row_set: RowSet, name: str, places: pa.Array, kind: pa.DataType) -> pa.Array:
-    """One column of the answers at the places; null where the place is null."""
-    assert row_set.settled is not None
-    column = row_set.settled.columns.get(name)
-    if column is None:
-        return pa.nulls(len(places), kind)
-    taken = pc.take(column, places)
-    return taken if taken.type == kind else taken.cast(kind)

@@ -12,7 +12,7 @@ import duckdb
 
 from smartsql.calls.typed import STRUCTURES
 from smartsql.errors import ParameterError, QueryError
-from smartsql.sql.normalise.calls import NAMES
+from smartsql.sql.normalise.calls.clauses import NAMES
 
 _WINDOW = re.compile(r"window function", re.IGNORECASE)
 _STRUCTURE = re.compile(

@@ -1,6 +1,7 @@
 """The distinct prompts of a call with their weights, built from chunks as they arrive.
 
-Texts are compared as bytes and never decoded, so every string DuckDB can hold survives. Chunks
+Texts are compared as bytes and never decoded, so every string DuckDB can hold survives; only what
+is sent must be UTF-8, which tables of Arrow need not be (`readable`). Chunks
 are merged into sorted runs of 64-bit hashes whenever the unmerged part has grown as large as the
 merged one: memory is that of the distinct prompts, and each prompt is moved O(log n) times. Equal
 hashes of different prompts are found at every merge and cured by hashing anew with a salt, so
@@ -34,10 +35,32 @@ def as_bytes(texts: pa.Array) -> pa.Array:
 
 
 def as_texts(values: pa.Array) -> pa.Array:
-    """The reverse of `as_bytes`; not validated, since DuckDB's strings are valid UTF-8."""
+    """The reverse of `as_bytes`; not validated, see `readable`."""
     return pa.Array.from_buffers(
         pa.large_string(), len(values), values.buffers(), values.null_count, values.offset
     )
+
+
+def readable(prompts: pa.Array, weights: IntArray) -> tuple[pa.Array, IntArray, pa.Array | None]:
+    """Prompts that models can be sent.
+
+    DuckDB does not look into the strings of an Arrow table. What in them is no UTF-8 becomes the
+    replacement character, and prompts that are then equal become one.
+
+    Returns:
+        Distinct texts, rows for each, and the place of each prompt among them; None where all
+        stay what and where they are.
+    """
+    try:
+        prompts.validate(full=True)
+    except pa.ArrowInvalid:
+        raw = as_bytes(prompts).to_pylist()
+        texts = pa.array([text.decode("utf-8", "replace") for text in raw], pa.large_string())
+        encoded = texts.dictionary_encode()
+        places = encoded.indices.to_numpy()
+        merged = np.bincount(places, weights).astype(np.int64)
+        return encoded.dictionary, merged, pa.array(places)
+    return prompts, weights, None
 
 
 def hashes(values: pa.Array, salt: int) -> IntArray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from threading import Event
 from typing import Protocol
 
 import pyarrow as pa
@@ -35,6 +36,8 @@ class Call:
         site: text and number of the call in its statement, which tell it from others; None if
             unknown.
         at_most: in a preview, its rows are an upper bound, since they depend on answers.
+        stopped: set when its statement is to end, be it before the call has come to the engine;
+            None if nobody would.
 
     Calls are equal if they ask for the same; who asks is no part of that.
     """
@@ -51,6 +54,7 @@ class Call:
     connection: int | None = field(default=None, compare=False)
     site: tuple[str, int] | None = field(default=None, compare=False)
     at_most: bool = field(default=False, compare=False)
+    stopped: Event | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         """The call as one would write it."""

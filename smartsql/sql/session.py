@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import functools
-import json
 import re
 import warnings
 import weakref
@@ -19,16 +18,19 @@ from smartsql.errors import QueryError
 from smartsql.sql import macros
 from smartsql.sql.alone import Alone
 from smartsql.sql.barrier import Barrier, Engine
+from smartsql.sql.explaining import plan_with_previews
+from smartsql.sql.interrupts import hearing
 from smartsql.sql.misplaced import misplaced_call, unusable_structure
 from smartsql.sql.normalise import mentions_smart_call, normalise
-from smartsql.sql.normalise.parameters import separated
 from smartsql.sql.normalise.previews import explained_statement
-from smartsql.sql.normalise.stored import Stored
-from smartsql.sql.normalise.text import is_readable
+from smartsql.sql.normalise.stored.inlining import Stored
+from smartsql.sql.normalise.text.parameters import separated
+from smartsql.sql.normalise.text.words import is_readable
 from smartsql.sql.previewing import call_sites, previewed, reckoned
-from smartsql.sql.relations import explain_relations
-from smartsql.sql.smart_tasks import TaskStatement, mentions_smart_task, task_statement
+from smartsql.sql.relations import explain_relations, let_duckdb_see_variables, tell_relations
+from smartsql.sql.smart_tasks import carried_out, mentions_smart_task, task_statement
 from smartsql.sql.sources import Source, call_sources
+from smartsql.sql.unread import Unread
 
 Sql = str | duckdb.Statement
 
@@ -95,8 +97,10 @@ class Connection:
         self._stored = Stored()
         self._alone = Alone()
         self.engine = barrier.engine
-        _let_duckdb_see_variables(con)
+        self._unread = Unread(con, barrier, self._number)
+        let_duckdb_see_variables(con)
         explain_relations()
+        tell_relations(con, self._unread)
         _open.add(self)
 
     # -- statements ------------------------------------------------------------------------
@@ -106,6 +110,7 @@ class Connection:
 
         Parameters belong to the last statement; one that fails leaves those before it done.
         """
+        self._make_way(query)
         *earlier, last = self._pieces(query)
         self._run_through(earlier)
         self._run(last, parameters)
@@ -113,9 +118,11 @@ class Connection:
 
     def executemany(self, query: Sql, parameters: object = None) -> Self:
         """Run a statement, the last of a text, for each of several parameter sets."""
+        self._make_way(query)
         *earlier, last = self._pieces(query)
         self._run_through(earlier)
         with self._statement(last):
+            self._unread.began(last)
             self._con.executemany(self._planned(last), parameters)
         return self
 
@@ -124,12 +131,13 @@ class Connection:
         *earlier, last = self._pieces(query)
         self._run_through(earlier)
         explained = self._instead(last, options.get("params"))
-        with self._statement(last):
+        with self._statement(last, anew=not self._unread.is_running()):
             relation: duckdb.DuckDBPyRelation
             if explained is None:
                 relation = self._con.sql(self._planned(last), **options)
             else:
                 relation = self._con.sql(explained[0], params=explained[1])
+            self._unread.lent()
         return relation
 
     query = sql
@@ -148,8 +156,10 @@ class Connection:
         Raises:
             QueryError: a statement with calls reads what one before it changes.
         """
+        self._make_way()
         with self._statement(query):
-            self._con.execute("SELECT 1")  # a busy connection refuses here, its sets untouched
+            # a busy connection refuses here, its sets untouched
+            self._con.execute("SELECT 1").fetchall()
             macros.introduce(self._con, self._number)
             found: list[Any] = []
             for source in self._sources(query, parameters):
@@ -162,6 +172,7 @@ class Connection:
         """Whether running a text may ask models, be it through calls of views it reads."""
         if not is_readable(query):
             return False  # DuckDB says what is wrong with it
+        self._make_way()
         try:
             with self._errors(query):
                 return bool(self._sources(query, None))
@@ -174,6 +185,7 @@ class Connection:
         Its calls, those of its views and prepared statements too, are answered with NULL. What it
         changes otherwise it changes: put it into a transaction that is rolled back.
         """
+        self._make_way()
         watched = self._barrier.previewing(self._number, everyone=True)
         with self._statement(query), watched as watch:
             planned = self._planned(query)
@@ -218,25 +230,17 @@ class Connection:
                 self._con.extract_statements(piece)
         return list(pieces)
 
-    def _about_task(self, about: TaskStatement) -> tuple[str, list[str]]:
-        """Define or drop a task; a query for its name and version (0 for a dropped one)."""
-        version = 0
-        if about.task is None:
-            self.engine.drop_task(about.name, missing_ok=about.lenient)
-        else:
-            version = self.engine.define_task(about.task, replace=about.lenient)
-        return "SELECT ? AS task, ?::BIGINT AS version", [about.name, str(version)]
-
     def _run_through(self, pieces: list[Sql]) -> None:
         """Run statements to their ends; nobody reads their results."""
         for piece in pieces:
             self._run(piece, None)
             with self._errors(piece):
-                self._con.complete()
+                self.complete()
 
     def _run(self, query: Sql, parameters: object) -> None:
         explained = self._instead(query, parameters)
         with self._statement(query):
+            self._unread.began(query)
             if explained is None:
                 self._con.execute(self._planned(query), parameters)
             else:
@@ -250,7 +254,9 @@ class Connection:
         if not is_readable(text):
             return None  # DuckDB says what is wrong with it
         about = task_statement(text)
-        return self._explained(text, parameters) if about is None else self._about_task(about)
+        if about is not None:
+            return carried_out(about, self.engine)
+        return self._explained(text, parameters)
 
     def _explained(self, text: str, parameters: object) -> tuple[str, list[str]] | None:
         """For EXPLAIN of smart calls: a query for DuckDB's plan with the calls' preview below."""
@@ -269,13 +275,7 @@ class Connection:
             return None
         with self._errors(text):
             rows = self._con.execute(self._planned(text), parameters).fetchall()
-        write = _as_json if "JSON" in options.upper() else str
-        rows += [("smart_call", write(preview)) for preview in previews]
-        values = ", ".join("(?, ?)" for _ in rows)
-        return (
-            f"SELECT * FROM (VALUES {values}) AS plan(explain_key, explain_value)",
-            [cell for row in rows for cell in row],
-        )
+        return plan_with_previews(rows, previews, as_json="JSON" in options.upper())
 
     # -- life ------------------------------------------------------------------------------
 
@@ -289,8 +289,7 @@ class Connection:
 
     def interrupt(self) -> None:
         """Stop what runs on this connection: model calls first, then DuckDB."""
-        self.engine.cancel(self._number)
-        self._con.interrupt()
+        self._unread.interrupt()
 
     def close(self) -> None:
         """Close the connection; harmless if it is closed.
@@ -298,7 +297,7 @@ class Connection:
         Raises:
             duckdb.Error: a statement is running on it, which goes on unharmed.
         """
-        with self._alone:
+        with self._alone, self._unread.unwanted():
             self._con.close()
         self._barrier.leave(self._number)
         _open.discard(self)
@@ -318,7 +317,7 @@ class Connection:
         if name.startswith("__"):
             raise AttributeError(name)
         value = getattr(self._con, name)
-        return self._delegated(value) if callable(value) else value
+        return self._delegated(name, value) if callable(value) else value
 
     def __repr__(self) -> str:
         return f"<smartsql session on {self._con!r}>"
@@ -332,26 +331,41 @@ class Connection:
         written = self._stored.written_out(text, self._con)
         if not (mentions_smart_call(written) or self._stored.leads_to_call(text, self._con)):
             return query
+        self._unread.expect_calls()
         self._barrier.wording(self._number).note(written)
         planned = normalise(
             written, self._con, lambda part: self._stored.written_out(part, self._con)
         )
         return query if planned == written else planned
 
-    def _delegated(self, method: Callable[..., Any]) -> Callable[..., Any]:
+    def _delegated(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(method)
         def delegate(*args: Any, **kwargs: Any) -> Any:
             with self._errors():
                 result = method(*args, **kwargs)
+            self._unread.called(name, result, (*args, *kwargs.values()))
             return self if result is self._con else result
 
         return delegate
 
+    def _make_way(self, query: object = None) -> None:
+        """End what earlier statements left running, before anything of the next one is done."""
+        with self._alone, self._errors():
+            if self._unread.end(query):
+                self._barrier.release(self._number)
+
     @contextmanager
-    def _statement(self, query: Sql) -> Iterator[None]:
-        """One statement: its errors are ours, and earlier statements' sets can go."""
-        with self._alone, self._barrier.statement(self._number), self._errors(query):
-            yield
+    def _statement(self, query: Sql, *, anew: bool = True) -> Iterator[None]:
+        """One statement: its errors are ours, and earlier statements' sets can go.
+
+        Args:
+            anew: nothing runs whose rows have to keep the number of their own statement.
+        """
+        with self._alone, ExitStack() as stack:
+            if anew:
+                stack.enter_context(self._barrier.statement(self._number))
+            with self._errors(query):
+                yield
 
     @contextmanager
     def _errors(self, query: object = None) -> Iterator[None]:
@@ -359,7 +373,11 @@ class Connection:
         text = query.query if isinstance(query, duckdb.Statement) else query
         self._barrier.take_failure(self._number)
         try:
-            yield
+            with hearing(self.interrupt):
+                yield
+        except KeyboardInterrupt:
+            self._unread.drop()
+            raise
         except (duckdb.Error, RuntimeError) as error:
             failure = self._barrier.take_failure(self._number)
             if failure is None and isinstance(text, str):
@@ -368,20 +386,6 @@ class Connection:
             if failure is None:
                 raise
             raise failure from error
-
-
-def _as_json(preview: object) -> str:
-    """A preview as JSON: its fields, or what it says."""
-    fields = preview.to_dict() if hasattr(preview, "to_dict") else {"preview": str(preview)}
-    return json.dumps(fields)
-
-
-def _let_duckdb_see_variables(con: duckdb.DuckDBPyConnection) -> None:
-    """Let `FROM df` find variables of our callers; DuckDB looks one frame up, which is ours."""
-    try:
-        con.execute("SET GLOBAL python_scan_all_frames = true")
-    except duckdb.Error:  # a locked configuration: only this convenience is lost
-        return
 
 
 _open: weakref.WeakSet[Connection] = weakref.WeakSet()

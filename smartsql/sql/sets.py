@@ -9,13 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from threading import Lock
+from threading import Event, Lock
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from smartsql.errors import IncompleteSetError, ParameterError, QueryError
-from smartsql.sql.prompts import PromptIndex, PromptTable, as_bytes, hashes, one_array
+from smartsql.sql.prompts import (
+    PromptIndex,
+    PromptTable,
+    as_bytes,
+    hashes,
+    one_array,
+    readable,
+)
 from smartsql.sql.protocol import Answers, Call
 from smartsql.types import IntArray
 
@@ -43,6 +51,21 @@ class Token:
     transaction: int
     site: tuple[str, int]
 
+    @classmethod
+    def of(
+        cls,
+        connection: pa.ChunkedArray,
+        transaction: pa.ChunkedArray,
+        text: pa.ChunkedArray,
+        site: pa.ChunkedArray,
+    ) -> Token:
+        """The token of a chunk; each array has one value."""
+        return cls(
+            connection[0].as_py() or 0,
+            transaction[0].as_py(),
+            (text[0].as_py(), site[0].as_py() or 0),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Settled:
@@ -66,6 +89,7 @@ class Family:
         call: what all of them ask.
         opened, touched: moments on the barrier's clock.
         begun: the moment at which its statement began.
+        stopped: set when its statement is to end.
         members: the sets by the value of their group; None for NULL, and without groups.
     """
 
@@ -73,6 +97,7 @@ class Family:
     call: Call
     opened: int
     begun: int
+    stopped: Event
     touched: int = 0
     members: dict[bytes | None, RowSet] = field(default_factory=dict)
     is_closed: bool = False
@@ -192,10 +217,13 @@ class RowSet:
             raise incomplete(self.call, sum(counted.values()), self._rows + len(self._lone))
         self._table = PromptTable()
         self.n_rows = sum(counted.values())
-        answers = solve(self.call, prompts, weights) if len(prompts) else None
+        texts, weights, places = readable(prompts, weights)
+        answers = solve(self.call, texts, weights) if len(prompts) else None
         if answers is None:
             return Settled(index, {})
         columns = {name: one_array(getattr(answers, name)) for name in DETAIL}
+        if places is not None:
+            columns = {name: column.take(places) for name, column in columns.items()}
         assert all(len(column) == len(prompts) for column in columns.values())
         return Settled(index, columns)
 
@@ -215,7 +243,7 @@ class RowSet:
             rows = self._rows + len(self._lone)
             prompts, weights, _ = self._table.finish()
             self._table = PromptTable()
-        return prompts, weights, rows
+        return *readable(prompts, weights)[:2], rows
 
     def find(self, prompts: pa.Array) -> pa.Array:
         """Place of each prompt among the answers; null for NULL prompts.
@@ -238,6 +266,15 @@ class RowSet:
         places = np.zeros(len(prompts), np.int64)
         places[valid] = found
         return pa.array(places, mask=~valid)
+
+    def column(self, name: str, places: pa.Array, kind: pa.DataType) -> pa.Array:
+        """One column of the answers at the places; null where the place is null."""
+        assert self.settled is not None
+        column = self.settled.columns.get(name)
+        if column is None:
+            return pa.nulls(len(places), kind)
+        taken = pc.take(column, places)
+        return taken if taken.type == kind else taken.cast(kind)
 
 
 def entries(maps: pa.MapArray, row: int) -> dict[int, int]:

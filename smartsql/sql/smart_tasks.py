@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast
 
 from smartsql.errors import QueryError
-from smartsql.sql.normalise.parameters import is_blank
-from smartsql.sql.normalise.text import Words
+from smartsql.sql.normalise.text.parameters import is_blank
+from smartsql.sql.normalise.text.words import Words
 from smartsql.tasks import Equality, Task
 
 _MENTION = re.compile(r"\bSMART\s+TASK\b", re.IGNORECASE)
@@ -35,6 +35,28 @@ class TaskStatement:
     name: str
     task: Task | None
     lenient: bool
+
+
+class TaskKeeper(Protocol):
+    """Who keeps tasks."""
+
+    def define_task(self, task: Task, *, replace: bool) -> int:
+        """Keep a task; its version."""
+        ...
+
+    def drop_task(self, name: str, *, missing_ok: bool) -> bool:
+        """Drop a task; whether there was one."""
+        ...
+
+
+def carried_out(about: TaskStatement, keeper: TaskKeeper) -> tuple[str, list[str]]:
+    """Define or drop a task; a query for its name and version (0 for a dropped one)."""
+    version = 0
+    if about.task is None:
+        keeper.drop_task(about.name, missing_ok=about.lenient)
+    else:
+        version = keeper.define_task(about.task, replace=about.lenient)
+    return "SELECT ? AS task, ?::BIGINT AS version", [about.name, str(version)]
 
 
 def mentions_smart_task(text: str) -> bool:

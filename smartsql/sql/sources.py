@@ -13,21 +13,21 @@ import duckdb
 
 from smartsql.errors import QueryError
 from smartsql.sql.normalise import mentions_smart_call
-from smartsql.sql.normalise.nest import binder
-from smartsql.sql.normalise.parameters import (
-    is_blank,
-    numbered_parameters,
-    separated,
-    spaced_parameters,
-    used_parameters,
-    with_values,
-)
+from smartsql.sql.normalise.binding.names import binder
 from smartsql.sql.normalise.previews import (
     execution,
     named_words,
     prepared_text,
     previewable,
     written_names,
+)
+from smartsql.sql.normalise.text.parameters import (
+    is_blank,
+    numbered_parameters,
+    separated,
+    spaced_parameters,
+    used_parameters,
+    with_values,
 )
 from smartsql.sql.previewing import call_sites
 

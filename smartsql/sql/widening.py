@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import duckdb
 from sqlglot import exp
 
-from smartsql.sql.normalise.dialect import parse, sql
-from smartsql.sql.normalise.table_form import table_calls
-from smartsql.sql.normalise.text import mentions_smart_call
+from smartsql.sql.normalise.calls.clauses import table_calls
+from smartsql.sql.normalise.syntax.dialect import parse, sql
+from smartsql.sql.normalise.text.words import mentions_smart_call
 from smartsql.sql.sets import DETAIL
 
 _OURS = ("smart_", "__smart_")

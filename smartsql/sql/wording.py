@@ -20,9 +20,9 @@ from collections.abc import Iterator
 from sqlglot import exp
 
 from smartsql.errors import QueryError
-from smartsql.sql.normalise.calls import NAMES
-from smartsql.sql.normalise.dialect import parse, sql
-from smartsql.sql.normalise.text import Words
+from smartsql.sql.normalise.calls.clauses import NAMES
+from smartsql.sql.normalise.syntax.dialect import parse, sql
+from smartsql.sql.normalise.text.words import Words
 
 REMEMBERED_STATEMENTS = 16
 """Statements whose calls are recognised; a relation may be read long after it was planned."""

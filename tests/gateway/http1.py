@@ -48,9 +48,16 @@ class Connection(asyncio.Protocol):
             method, path, _ = first.split(" ", 2)
             self._handle(self, HTTPRequest(method, path, headers, body))
 
-    def write(self, data: bytes) -> None:
-        if not self._transport.is_closing():
-            self._transport.write(data)
+    @property
+    def is_open(self) -> bool:
+        return not self._transport.is_closing()
+
+    def write(self, data: bytes) -> bool:
+        """Send; False when nobody is there to read it."""
+        if not self.is_open:
+            return False
+        self._transport.write(data)
+        return True
 
     def abort(self) -> None:
         self._transport.abort()
@@ -61,9 +68,9 @@ class Connection(asyncio.Protocol):
         body: str,
         headers: dict[str, str] | None = None,
         content_type: str = "application/json",
-    ) -> None:
+    ) -> bool:
         data = body.encode()
-        self.write(_head(status, len(data), headers or {}, content_type) + data)
+        return self.write(_head(status, len(data), headers or {}, content_type) + data)
 
     def start_body(self, body: str) -> bytes:
         """Send the head and half of the body; returns the other half."""
@@ -71,6 +78,26 @@ class Connection(asyncio.Protocol):
         half = len(data) // 2
         self.write(_head(200, len(data), {}, "application/json") + data[:half])
         return data[half:]
+
+    async def endless_body(self, start: str, pause_s: float) -> int:
+        """Send a body that never ends until nobody reads it any more; the bytes sent.
+
+        As fast as it is read, or a byte each `pause_s`.
+        """
+        head = b"HTTP/1.1 200 X\r\nContent-Type: application/json\r\n"
+        self.write(head + b"Transfer-Encoding: chunked\r\n\r\n" + _chunk(start.encode()))
+        more = b" " if pause_s else b" " * 65_536
+        sent = 0
+        while self.write(_chunk(more)):
+            sent += len(more)
+            await asyncio.sleep(pause_s)
+            while self.is_open and self._transport.get_write_buffer_size() > 2**18:
+                await asyncio.sleep(0.001)
+        return sent
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def _head(status: int, length: int, headers: dict[str, str], content_type: str) -> bytes:

@@ -16,20 +16,27 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import importlib
 import json
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
+from tests.gateway.batches import BatchDesk
 from tests.gateway.faults import Answer, Billed, Call, Fault, fault_of, mixture
 from tests.gateway.http1 import Connection, HTTPRequest
+from tests.gateway.minutes import Minutes
+from tests.gateway.payloads import answer_body, error_body, waiting_headers
 
-__all__ = ["Answer", "Billed", "Call", "Fault", "Spawned", "TestServer", "mixture", "spawned"]
+__all__ = [
+    "Answer", "Billed", "Call", "Fault", "Minutes", "Spawned", "TestServer", "mixture", "spawned",
+]  # fmt: skip
 
 
 class TestServer:
@@ -38,12 +45,14 @@ class TestServer:
     Args:
         answer: (model, prompt) -> text or `Answer`.
         reply: (call) -> text or `Answer`; goes before `answer`, for what depends on more.
-        latency_s: time from request to response.
+        latency_s: time from request to response; or (call) -> that time, so that calls end out
+            of order.
         faults: decides for every call; `script` goes before it.
         api_key: the only key that is let in; None lets all in.
         models: known model ids; None knows all. Others get 404.
         unsupported: parameters that are refused with 400, in OpenAI's words.
         slots: calls served at once; more get 429 at once. None: no limit.
+        minutes: limits of requests and tokens a minute.
     """
 
     __test__ = False
@@ -53,12 +62,13 @@ class TestServer:
         answer: Callable[[str, str], str | Answer | None] = lambda model, prompt: "ok",
         *,
         reply: Callable[[Call], str | Answer | None] | None = None,
-        latency_s: float = 0.0,
+        latency_s: float | Callable[[Call], float] = 0.0,
         faults: Callable[[Call], str | Fault | None] | None = None,
         api_key: str | None = None,
         models: set[str] | None = None,
         unsupported: tuple[str, ...] = (),
         slots: int | None = None,
+        minutes: Minutes | None = None,
         port: int = 0,
     ) -> None:
         self.answer = answer
@@ -69,10 +79,12 @@ class TestServer:
         self.models = models
         self.unsupported = unsupported
         self.slots = slots
+        self.minutes = minutes
         self.port = port
         self._script: deque[str | Fault] = deque()
         self._connections: set[Connection] = set()
         self._ready = threading.Event()
+        self._endless: set[asyncio.Task[None]] = set()
         self.reset()
 
     # -- what tests ask ------------------------------------------------------------------
@@ -83,7 +95,11 @@ class TestServer:
         self.rejected = 0
         self.in_flight = 0
         self.most_in_flight = 0
+        self.endless_bytes: list[int] = []
+        self.batches = BatchDesk(self)
         self._seen: Counter[tuple[str, str]] = Counter()
+        if self.minutes is not None:
+            self.minutes.reset()
 
     def script(self, *faults: str | Fault) -> None:
         """What happens to the next calls, in order of arrival."""
@@ -104,7 +120,19 @@ class TestServer:
         return set(self.multiplicity())
 
     def billed_tokens(self, model: str) -> tuple[int, int]:
-        mine = [b for b in self.bill if b.model == model]
+        return self._tokens(b for b in self.bill if b.model == model)
+
+    def delivered_tokens(self, model: str) -> tuple[int, int]:
+        """Those of answers that were handed over whole."""
+        return self._tokens(b for b in self.bill if b.model == model and b.delivered)
+
+    def calls_by_pair(self) -> Counter[tuple[str, str]]:
+        """How often each (model, prompt) arrived, whatever came of it."""
+        return Counter((call.model, call.prompt) for call in self.calls)
+
+    @staticmethod
+    def _tokens(lines: Iterable[Billed]) -> tuple[int, int]:
+        mine = list(lines)
         return sum(b.prompt_tokens for b in mine), sum(b.completion_tokens for b in mine)
 
     def summary(self) -> dict[str, Any]:
@@ -117,7 +145,26 @@ class TestServer:
             "most_in_flight": self.most_in_flight,
             "prompt_tokens": sum(b.prompt_tokens for b in self.bill),
             "completion_tokens": sum(b.completion_tokens for b in self.bill),
+            "most_calls": max(self.calls_by_pair().values(), default=0),
+            "models": {name: self._of_model(name) for name in sorted({b.model for b in self.bill})},
+            "endless_bytes": max(self.endless_bytes, default=0),
+            "violations": len(self.minutes.violations) if self.minutes else 0,
+            "most_a_minute": self._most_a_minute(),
         }
+
+    def _of_model(self, name: str) -> dict[str, Any]:
+        return {
+            "calls": sum(call.model == name for call in self.calls),
+            "billed": self.billed_tokens(name),
+            "delivered": self.delivered_tokens(name),
+        }
+
+    def _most_a_minute(self) -> dict[str, tuple[float, float]]:
+        """By model: the most requests and tokens within one minute."""
+        if self.minutes is None:
+            return {}
+        arrived, billed = self.minutes.arrived, self.minutes.billed
+        return {model: (window.most, billed[model].most) for model, window in arrived.items()}
 
     # -- life ------------------------------------------------------------------------------
 
@@ -149,6 +196,7 @@ class TestServer:
         server.close()
         for connection in list(self._connections):
             connection.abort()
+        await asyncio.gather(*self._endless, return_exceptions=True)
 
     # -- a request --------------------------------------------------------------------------
 
@@ -163,8 +211,8 @@ class TestServer:
             to.respond(200, json.dumps({"data": [{"id": n, "object": "model"} for n in names]}))
         elif request.path == "/v1/chat/completions":
             self._complete(to, request)
-        else:
-            to.respond(404, _error("no such path", None, None))
+        elif not self.batches.handles(to, request):
+            to.respond(404, error_body("no such path", None, None))
 
     def _complete(self, to: Connection, request: HTTPRequest) -> None:
         body = json.loads(request.body)
@@ -173,15 +221,16 @@ class TestServer:
         call = Call(len(self.calls), model, prompt, self._seen[pair], body, request.headers)
         self._seen[pair] += 1
         self.calls.append(call)
-        fault = self._refusal(call) or self._next_fault(call)
+        fault = self._refusal(call) or self._too_fast(call) or self._next_fault(call)
         if self.slots is not None and self.in_flight >= self.slots:
             self.rejected += 1
-            return to.respond(429, _error("too many at once", "rate_limit_exceeded", None))
+            return to.respond(429, error_body("too many at once", "rate_limit_exceeded", None))
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         finish = lambda: self._finish(to, call, fault)  # noqa: E731
-        if self.latency_s:
-            self._loop.call_later(self.latency_s, finish)
+        latency_s = self.latency_s(call) if callable(self.latency_s) else self.latency_s
+        if latency_s:
+            self._loop.call_later(latency_s, finish)
         else:
             self._loop.call_soon(finish)
         return None
@@ -190,6 +239,14 @@ class TestServer:
         if self._script:
             return fault_of(self._script.popleft())
         return fault_of(self.faults(call) if self.faults else None)
+
+    def _too_fast(self, call: Call) -> Fault | None:
+        wait_s = self.minutes.arrive(call.model, call.at) if self.minutes else None
+        if wait_s is None:
+            return None
+        self.rejected += 1
+        asked_s = f"{wait_s:.3f}" if self.minutes and self.minutes.retry_after else None
+        return Fault("status", status=429, code="rate_limit_exceeded", retry_after_s=asked_s)
 
     def _refusal(self, call: Call) -> Fault | None:
         given = call.headers.get("authorization", "").removeprefix("Bearer ")
@@ -223,7 +280,9 @@ class TestServer:
         kind = fault.kind
         if kind == "status":
             to.respond(
-                fault.status, _error(fault.message, fault.code, fault.param), _headers(fault)
+                fault.status,
+                error_body(fault.message, fault.code, fault.param),
+                waiting_headers(fault),
             )
         elif kind == "reset":
             to.abort()
@@ -237,8 +296,13 @@ class TestServer:
             self._deliver(to, call, fault)
 
     def _deliver(self, to: Connection, call: Call, fault: Fault) -> None:
-        payload, usage = self._payload(call, fault)
-        self.bill.append(Billed(call.model, call.prompt, *usage))
+        said = self.reply(call) if self.reply else self.answer(call.model, call.prompt)
+        answer = said if isinstance(said, Answer) else Answer(said)
+        payload, usage = answer_body(call, answer, fault.kind)
+        line = Billed(call.model, call.prompt, *usage, fault.kind)
+        self.bill.append(line)
+        if self.minutes:
+            self.minutes.bill(call.model, time.monotonic(), sum(usage))
         if fault.kind == "billed_reset":
             to.abort()
         elif fault.kind == "hang":
@@ -248,79 +312,25 @@ class TestServer:
             self._loop.call_later(0.01, to.abort)
         elif fault.kind == "slow_body":
             rest = to.start_body(payload)
-            self._loop.call_later(fault.delay_s, to.write, rest)
+            self._loop.call_later(fault.delay_s, lambda: _hand_over(line, to.write(rest)))
+        elif fault.kind in ("endless", "dripping"):
+            pause_s = fault.delay_s if fault.kind == "dripping" else 0.0
+            task = self._loop.create_task(self._write_endlessly(to, payload, pause_s))
+            self._endless.add(task)
+            task.add_done_callback(self._endless.discard)
         elif fault.kind == "truncated":
             to.respond(200, payload[: len(payload) // 2])
+        elif fault.kind == "late":
+            self._loop.call_later(fault.delay_s, lambda: _hand_over(line, to.respond(200, payload)))
         else:
-            to.respond(200, payload)
+            _hand_over(line, to.respond(200, payload))
 
-    def _payload(self, call: Call, fault: Fault) -> tuple[str, tuple[int, int]]:
-        said = self.reply(call) if self.reply else self.answer(call.model, call.prompt)
-        answer = said if isinstance(said, Answer) else Answer(said)
-        text, finish, refusal = answer.text, "stop", None
-        if fault.kind == "empty":
-            text = None
-        elif fault.kind == "blank":
-            text = " \n"
-        elif fault.kind == "cut":
-            finish = "length"
-        elif fault.kind == "filtered":
-            text, finish = None, "content_filter"
-        elif fault.kind == "refused":
-            text, refusal = None, "I cannot help with that."
-        prompt_tokens, completion_tokens = answer.usage or (
-            len(call.prompt.encode()) // 4 + 7,
-            len((text or "").encode()) // 4 + 1,
-        )
-        choice: dict[str, Any] = {
-            "index": 0,
-            "finish_reason": finish,
-            "message": {"role": "assistant", "content": text, "refusal": refusal},
-            "logprobs": None,
-        }
-        if answer.logprobs is not None and call.body.get("logprobs"):
-            choice["logprobs"] = _logprobs(answer, call.body.get("top_logprobs", 0))
-        payload: dict[str, Any] = {
-            "id": f"chatcmpl-{call.serial}",
-            "object": "chat.completion",
-            "created": 1,
-            "model": f"{call.model}-2026-01-01",
-            "choices": [choice],
-        }
-        if fault.kind != "no_usage":
-            payload["usage"] = {
-                "prompt_tokens": prompt_tokens,
-                "completion_tokens": completion_tokens,
-                "total_tokens": prompt_tokens + completion_tokens,
-            }
-        return json.dumps(payload), (prompt_tokens, completion_tokens)
+    async def _write_endlessly(self, to: Connection, payload: str, pause_s: float) -> None:
+        self.endless_bytes.append(await to.endless_body(payload[:-1], pause_s))
 
 
-def _logprobs(answer: Answer, top: int) -> dict[str, Any]:
-    def entry(token: str, logprob: float) -> dict[str, Any]:
-        return {"token": token, "logprob": logprob, "bytes": list(token.encode())}
-
-    return {
-        "content": [
-            entry(token, lp) | {"top_logprobs": [entry(t, x) for t, x in alternatives[:top]]}
-            for token, lp, alternatives in answer.logprobs or []
-        ]
-    }
-
-
-def _error(message: str, code: str | None, param: str | None) -> str:
-    return json.dumps(
-        {"error": {"message": message, "type": "error", "code": code, "param": param}}
-    )
-
-
-def _headers(fault: Fault) -> dict[str, str]:
-    headers = {}
-    if fault.retry_after_s is not None:
-        headers["Retry-After"] = str(fault.retry_after_s)
-    if fault.retry_after_ms is not None:
-        headers["retry-after-ms"] = str(fault.retry_after_ms)
-    return headers
+def _hand_over(line: Billed, was_sent: bool) -> None:
+    line.delivered = was_sent
 
 
 class Spawned:
@@ -359,17 +369,29 @@ def main() -> None:
     parser.add_argument("--latency", type=float, default=0.0, help="seconds")
     parser.add_argument("--slots", type=int, help="calls at once before 429")
     parser.add_argument("--answer", default="positive")
+    parser.add_argument("--answers", help="MODULE:FUNCTION of (model, prompt), goes before answer")
     parser.add_argument("--mix", default="", help="random faults: 429=0.05,reset=0.05")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--requests", type=int, help="a minute")
+    parser.add_argument("--tokens", type=int, help="a minute")
+    parser.add_argument("--minute", type=float, default=60.0, help="seconds of a minute")
+    parser.add_argument("--enforced", action="store_true", help="429 above those limits")
     options = parser.parse_args()
     pairs = (part.split("=") for part in options.mix.split(",") if part)
     shares = {kind: float(share) for kind, share in pairs}
+    answer = lambda model, prompt: options.answer  # noqa: E731
+    if options.answers:
+        module, _, function = options.answers.partition(":")
+        answer = getattr(importlib.import_module(module), function)
     server = TestServer(
-        lambda model, prompt: options.answer,
+        answer,
         latency_s=options.latency,
         slots=options.slots,
         port=options.port,
         faults=mixture(shares, options.seed) if shares else None,
+        minutes=Minutes(options.requests, options.tokens, options.enforced, options.minute)
+        if options.requests or options.tokens
+        else None,
     )
     asyncio.run(server.serve())
 

@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smartsql.gateway.key import Key
+from smartsql.gateway.openai_private import scrubbed
 from smartsql.gateway.openai_wire import (
     Failure,
     Reply,
     judged,
     read_error,
     read_reply,
-    scrubbed,
 )
 from tests.gateway.asking import ask, backend_for
 from tests.gateway.server import Answer, TestServer
@@ -205,5 +206,5 @@ def test_the_unsupported_parameter_is_found_in_the_endpoints_words(
 
 def test_errors_are_short_single_lines_without_key_and_prompt() -> None:
     failure = Failure("rejected", 'bad "tell\\nme" key-1234\n' + "z" * 500, False)
-    clean = scrubbed(failure, "key-1234", "tell\nme").error
+    clean = scrubbed(failure, Key.of("key-1234"), "tell\nme").error
     assert clean.startswith("bad [prompt] [key] z") and len(clean) == 200 and "\n" not in clean

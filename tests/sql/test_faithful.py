@@ -7,9 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlglot import exp
 
+from smartsql.errors import QueryError
 from smartsql.sql.normalise import normalise
-from smartsql.sql.normalise.dialect import key, parse, rewritten, sql
-from smartsql.sql.normalise.origins import origin_of
+from smartsql.sql.normalise.syntax.dialect import key, parse, sql
+from smartsql.sql.normalise.syntax.origins import origin_of
+from smartsql.sql.normalise.syntax.proof import rewritten, same_query
+from smartsql.sql.session import Connection
 from tests.sql.comparing import Pair
 from tests.sql.corpus import statements
 
@@ -85,6 +88,59 @@ def test_a_condition_that_sqlglot_splits_elsewhere_is_not_rewritten() -> None:
     part.last = condition.last
     tree.args["where"].this.this.replace(exp.column("z"))
     assert rewritten(text, tree, root) is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("SELECT a FROM t", "SELECT a AS a FROM t"),
+        ("SELECT a FROM t", "SELECT DISTINCT a FROM t"),
+        ("SELECT a FROM t", "SELECT a FROM t u"),
+        ("SELECT a FROM t", "SELECT a FROM main.t"),
+        ("SELECT 0", "SELECT 1"),
+        ("SELECT 1", "SELECT '1'"),
+        ("SELECT NULL", "SELECT ''"),
+        ("SELECT false", "SELECT 0"),
+        ("SELECT sum(a) FROM t", "SELECT sum(DISTINCT a) FROM t"),
+        ("SELECT sum(a) FROM t", "SELECT sum(a) FILTER (a > 0) FROM t"),
+        ("SELECT sum(a) FROM t", "SELECT sum(a) OVER () FROM t"),
+        ("SELECT list(a) FROM t", "SELECT list(a ORDER BY a) FROM t"),
+        ("SELECT a FROM t ORDER BY a", "SELECT a FROM t ORDER BY a DESC"),
+        ("SELECT a FROM t ORDER BY a", "SELECT a FROM t ORDER BY a NULLS FIRST"),
+        ("SELECT a FROM t LIMIT 1", "SELECT a FROM t LIMIT 1%"),
+        ("SELECT a FROM t GROUP BY a", "SELECT a FROM t GROUP BY ALL"),
+        ("SELECT CAST(a AS INT) FROM t", "SELECT TRY_CAST(a AS INT) FROM t"),
+        ("SELECT a FROM t JOIN u USING (a)", "SELECT a FROM t LEFT JOIN u USING (a)"),
+        ("SELECT a FROM t WHERE a < 0", "SELECT a FROM t WHERE a <= 0"),
+        ("SELECT a FROM t UNION SELECT 1", "SELECT a FROM t UNION ALL SELECT 1"),
+        ("SELECT a FROM t WHERE a IN (1)", "SELECT a FROM t WHERE a NOT IN (1)"),
+        ("WITH c AS (SELECT 1) FROM c", "WITH c AS MATERIALIZED (SELECT 1) FROM c"),
+    ],
+)
+def test_the_proof_tells_queries_apart_that_differ_in_what_duckdb_takes_for_granted(
+    one: str, other: str
+) -> None:
+    assert same_query(one, f"{one} -- the same")
+    assert same_query(other, f" {other}")
+    assert not same_query(one, other)
+
+
+def _chain(operator: str, terms: int) -> str:
+    return f" {operator} ".join(f"i <> {k}" for k in range(terms))
+
+
+@pytest.mark.parametrize("operator", ["AND", "OR"])
+def test_long_chains_of_conditions_are_planned(con: Connection, operator: str) -> None:
+    query = f"SELECT i FROM t WHERE ({_chain(operator, 500)}) AND smart_llm(r) = 'a'"
+    planned = normalise(query, con._con)
+    assert _chain(operator, 500) in planned
+    assert "QUALIFY smart_llm(r) = 'a'" in planned
+
+
+def test_chains_without_end_are_refused_with_a_way_out(con: Connection) -> None:
+    query = f"SELECT i FROM t WHERE ({_chain('OR', 3000)}) AND smart_llm(r) = 'a'"
+    with pytest.raises(QueryError, match=r"nested, or chained .* Write `x IN \(\.\.\)`"):
+        normalise(query, con._con)
 
 
 def test_equal_nodes_have_equal_keys_whatever_their_white_space() -> None:

@@ -8,7 +8,7 @@ import duckdb
 import pytest
 
 from smartsql.errors import UnplannableCallError
-from smartsql.sql.normalise.parameters import is_blank, separated
+from smartsql.sql.normalise.text.parameters import is_blank, separated
 from smartsql.sql.session import Connection
 from tests.sql.doubles import RecordingEngine, tone
 

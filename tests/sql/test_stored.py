@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from smartsql.sql.normalise.stored import Stored
+from smartsql.sql.normalise.stored.inlining import Stored
 from smartsql.sql.session import Connection, connect
 from tests.sql.comparing import Pair
 from tests.sql.corpus import statements

@@ -8,7 +8,7 @@ from itertools import pairwise
 import duckdb
 import pytest
 
-from smartsql.sql.normalise.waves import FIRST_WAVE
+from smartsql.sql.normalise.pushdown.waves import FIRST_WAVE
 from smartsql.sql.session import Connection, connect
 from tests.sql.doubles import RecordingEngine, tone
 

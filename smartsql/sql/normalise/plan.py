@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import duckdb
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from smartsql.errors import SmartSQLError, UnplannableCallError
-from smartsql.sql.normalise.above import plan_above
-from smartsql.sql.normalise.calls import (
+from smartsql.errors import QueryError, SmartSQLError, UnplannableCallError
+from smartsql.sql.normalise.binding.names import Names, binder
+from smartsql.sql.normalise.binding.outputs import name_outputs
+from smartsql.sql.normalise.binding.stars import expand_columns
+from smartsql.sql.normalise.calls.clauses import (
     NAMES,
     check_literals,
     clause_of,
@@ -19,31 +22,34 @@ from smartsql.sql.normalise.calls import (
     own_calls,
     refuse,
     refuse_as_aggregate,
+    table_calls,
 )
-from smartsql.sql.normalise.correlated import plan_correlated
-from smartsql.sql.normalise.dialect import output_names, parse, rewritten
-from smartsql.sql.normalise.dots import plan_dots
-from smartsql.sql.normalise.grouped import plan_keys
-from smartsql.sql.normalise.guards import plan_guards
-from smartsql.sql.normalise.having import plan_having
-from smartsql.sql.normalise.inner import plan_inner
-from smartsql.sql.normalise.joins import plan_join_conditions, plan_joins
-from smartsql.sql.normalise.lift import plan_group, plan_lift
-from smartsql.sql.normalise.limit import plan_limit
-from smartsql.sql.normalise.nest import Names, binder, name_outputs
-from smartsql.sql.normalise.origins import origin_of
-from smartsql.sql.normalise.parameters import separated, spaced_parameters
-from smartsql.sql.normalise.pivots import plan_pivots
-from smartsql.sql.normalise.push import plan_push
+from smartsql.sql.normalise.hoisting.correlated import plan_correlated
+from smartsql.sql.normalise.hoisting.grouped import plan_keys
+from smartsql.sql.normalise.hoisting.having import plan_having
+from smartsql.sql.normalise.hoisting.inner import plan_inner
+from smartsql.sql.normalise.hoisting.joins import plan_join_conditions, plan_joins
+from smartsql.sql.normalise.hoisting.lift import plan_group, plan_lift
+from smartsql.sql.normalise.hoisting.pivots import plan_pivots
+from smartsql.sql.normalise.hoisting.setops import plan_set_operations
+from smartsql.sql.normalise.hoisting.table_form import plan_table_form
+from smartsql.sql.normalise.hoisting.where import plan_where
+from smartsql.sql.normalise.pushdown.above import plan_above
+from smartsql.sql.normalise.pushdown.guards import plan_guards
+from smartsql.sql.normalise.pushdown.limit import plan_limit
+from smartsql.sql.normalise.pushdown.push import plan_push
+from smartsql.sql.normalise.pushdown.waves import plan_exists, plan_waves
 from smartsql.sql.normalise.refusals import refuse_clause, refuse_hopeless, refuse_values
-from smartsql.sql.normalise.setops import plan_set_operations
 from smartsql.sql.normalise.sites import number_calls
-from smartsql.sql.normalise.stars import expand_columns
 from smartsql.sql.normalise.statements import Planner, plan_statement
-from smartsql.sql.normalise.table_form import plan_table_form, table_calls
-from smartsql.sql.normalise.text import call_texts, is_readable
-from smartsql.sql.normalise.waves import plan_exists, plan_waves
-from smartsql.sql.normalise.where import plan_where
+from smartsql.sql.normalise.syntax.dialect import parse
+from smartsql.sql.normalise.syntax.dots import plan_dots
+from smartsql.sql.normalise.syntax.engine import output_names
+from smartsql.sql.normalise.syntax.origins import origin_of
+from smartsql.sql.normalise.syntax.proof import rewritten
+from smartsql.sql.normalise.syntax.trees import every
+from smartsql.sql.normalise.text.parameters import separated, spaced_parameters
+from smartsql.sql.normalise.text.words import call_texts, is_readable
 
 MAX_STEPS = 100
 """Rules applied to one SELECT; each nests or moves at least one call."""
@@ -65,7 +71,7 @@ def normalise(
     Raises:
         UnplannableCallError: a call that no rewriting helps.
         ParameterError: delta or gamma written out of range.
-        QueryError: part of a statement cannot be read.
+        QueryError: part of a statement cannot be read, or is nested too deeply.
     """
     if not is_readable(spaced_parameters(text)):
         return text  # DuckDB says what is wrong with it
@@ -82,10 +88,22 @@ def _statement(text: str, planner: Planner) -> str:
 
 def _query(query: str, con: duckdb.DuckDBPyConnection) -> str:
     """A query, rewritten if needed."""
+    try:
+        return _planned_query(query, con)
+    except RecursionError as error:
+        raise QueryError(
+            "cannot plan the smart calls of a query whose expressions are nested, or chained by "
+            f"operators, some {sys.getrecursionlimit()} deep. Write `x IN (..)` for `x = .. OR "
+            "x = ..`, or put the call into a subquery without that expression."
+        ) from error
+
+
+def _planned_query(query: str, con: duckdb.DuckDBPyConnection) -> str:
+    """A query after all rules; if those that only spare questions fail, without these."""
     tree = _read(query)
     if tree is None:
         return query  # sqlglot cannot read it; DuckDB refuses calls in the wrong place itself
-    calls = [node for node in tree.find_all(exp.Anonymous) if is_call(node)]
+    calls = [node for node in every(tree, exp.Anonymous) if is_call(node)]
     for call in [*calls, *table_calls(tree)]:
         refuse_as_aggregate(call)
         check_literals(call)
@@ -101,7 +119,7 @@ def _query(query: str, con: duckdb.DuckDBPyConnection) -> str:
 
 def _read(query: str) -> exp.Expr | None:
     tree = parse(query)
-    if tree is not None:
+    if tree is not None and "." in query:
         plan_dots(tree, NAMES)
     return tree
 
@@ -147,10 +165,10 @@ def _plan(tree: exp.Expr, names: Names) -> None:
     plan_pivots(tree, names)
     plan_join_conditions(tree, names)
     plan_correlated(tree, names)
-    selects = list(tree.find_all(exp.Select))
+    selects = every(tree, exp.Select)
     for select in sorted(selects, key=_depth, reverse=True):
         _plan_select(select, names)
-    for call in tree.find_all(exp.Anonymous):
+    for call in every(tree, exp.Anonymous):
         if is_call(call) and call.find_ancestor(exp.Select) is None:
             raise refuse(
                 call,
@@ -169,10 +187,11 @@ def _depth(node: exp.Expr) -> int:
 
 def _plan_select(select: exp.Select, names: Names) -> None:
     """Apply the rules to one SELECT until every call stands where DuckDB can run it."""
-    if not own_calls(select):
+    calls = own_calls(select)
+    if not calls:
         return
     refuse_hopeless(select, names)
-    if not all(is_native(call, select) for call in own_calls(select)):
+    if not all(is_native(call, select) for call in calls):
         expand_columns(select, names)
     if names.economical:
         plan_exists(select, names)
@@ -201,7 +220,7 @@ def _keep_output_names(tree: exp.Expr) -> None:
 
     Of queries in expressions no one reads the names.
     """
-    for select in tree.find_all(exp.Select):
+    for select in every(tree, exp.Select):
         around = select.parent
         while isinstance(around, (exp.SetOperation, exp.Subquery)):
             around = around.parent

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from smartsql.sql.normalise.disguised import with_selects, with_subqueries
-from smartsql.sql.normalise.inserts import Columns
-from smartsql.sql.normalise.parameters import is_blank, numbered_parameters, spaced_parameters
-from smartsql.sql.normalise.shapes import after_explain, read
+from smartsql.sql.normalise.dml.inserts import Columns
 from smartsql.sql.normalise.statements import change_of, query_portion
-from smartsql.sql.normalise.text import Words
+from smartsql.sql.normalise.text.disguised import with_selects, with_subqueries
+from smartsql.sql.normalise.text.parameters import is_blank, numbered_parameters, spaced_parameters
+from smartsql.sql.normalise.text.shapes import after_explain, read
+from smartsql.sql.normalise.text.words import Words
 
 _HARMLESS = ("BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT", "CHECKPOINT", "ANALYZE")
 _NAMED = ("TABLE", "VIEW", "MACRO", "FUNCTION", "TYPE", "SEQUENCE", "INDEX", "INTO", "UPDATE")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from sqlglot import exp
 
-from smartsql.sql.normalise.calls import (
+from smartsql.sql.normalise.binding.names import Names
+from smartsql.sql.normalise.calls.clauses import (
     CLAUSES,
     clause_of,
     depends_on_lambda,
     own_calls,
     refuse,
 )
-from smartsql.sql.normalise.correlated import refuse_correlated
-from smartsql.sql.normalise.nest import Names
+from smartsql.sql.normalise.hoisting.correlated import refuse_correlated
 
 
 def refuse_hopeless(select: exp.Select, names: Names) -> None:
@@ -21,7 +21,8 @@ def refuse_hopeless(select: exp.Select, names: Names) -> None:
     Raises:
         UnplannableCallError: with a rewrite that works.
     """
-    for call in own_calls(select):
+    calls = own_calls(select)
+    for call in calls:
         if depends_on_lambda(call, select):
             raise refuse(
                 call,
@@ -50,7 +51,7 @@ def refuse_hopeless(select: exp.Select, names: Names) -> None:
                 f"Make it a query: {CLAUSES[clause]} (SELECT length(smart_llm(..))).",
                 "it must be known before any row is read",
             )
-    if own_calls(select):
+    if calls:
         refuse_correlated(select, names)
 
 

@@ -9,22 +9,24 @@ from __future__ import annotations
 
 from sqlglot import exp
 
-from smartsql.sql.normalise.calls import is_call
-from smartsql.sql.normalise.dialect import key as node_key
-from smartsql.sql.normalise.dialect import sql
-from smartsql.sql.normalise.grouped import without_brackets
-from smartsql.sql.normalise.nest import Names, keep_output_name
-from smartsql.sql.normalise.table_form import table_calls
+from smartsql.sql.normalise.binding.names import Names
+from smartsql.sql.normalise.binding.outputs import keep_output_name
+from smartsql.sql.normalise.calls.clauses import is_call, table_calls
+from smartsql.sql.normalise.hoisting.grouped import without_brackets
+from smartsql.sql.normalise.syntax.dialect import key as node_key
+from smartsql.sql.normalise.syntax.dialect import sql
+from smartsql.sql.normalise.syntax.trees import every, in_order, nodes
 
 
 def number_calls(root: exp.Expr, names: Names) -> None:
     """Number the calls of a statement where their texts are equal but their rows are not."""
     groups: dict[str, dict[tuple[int, str], list[exp.Expr]]] = {}
+    calls: list[exp.Expr] = [node for node in in_order(root) if is_call(node)]
+    calls += table_calls(root)
+    if len(calls) < 2:
+        return
     same_query = _queries_of_keys(root)
-    calls: list[exp.Expr] = [
-        node for node in root.find_all(exp.Anonymous, bfs=False) if is_call(node)
-    ]
-    for call in [*calls, *table_calls(root)]:
+    for call in calls:
         select = call.find_ancestor(exp.Select)
         in_from = isinstance(call.parent, exp.Table)
         key = (id(call) if in_from else same_query.get(id(select), id(select)), sql(call))
@@ -51,22 +53,22 @@ def _queries_of_keys(root: exp.Expr) -> dict[int, int]:
     DuckDB takes such expressions for the key and evaluates them once, if their texts stay equal.
     """
     found: dict[int, int] = {}
-    for select in root.find_all(exp.Select):
+    for select in every(root, exp.Select):
         group = select.args.get("group")
-        queries = list(group.find_all(exp.Select)) if group is not None else []
-        if not any(is_call(node) for query in queries for node in query.find_all(exp.Anonymous)):
+        queries = every(group, exp.Select) if group is not None else []
+        if not any(is_call(node) for query in queries for node in every(query, exp.Anonymous)):
             continue
         assert group is not None
         written = [without_brackets(each) for each in group.iter_expressions()]
         keys = {node_key(each): each for each in written if each.find(exp.Select)}
-        for node in select.walk():
+        for node in nodes(select):
             meant = (
                 keys.get(node_key(node))
                 if isinstance(node, (exp.Condition, exp.Subquery))
                 else None
             )
             if meant is not None and meant is not node:
-                pairs = zip(node.find_all(exp.Select), meant.find_all(exp.Select), strict=True)
+                pairs = zip(every(node, exp.Select), every(meant, exp.Select), strict=True)
                 found |= {id(query): id(of_key) for query, of_key in pairs}
     return found
 
@@ -79,7 +81,7 @@ def _without_relations(call: exp.Expr, skip: int) -> str:
     """Text of the arguments as the barrier may see it."""
     copy = call.copy()
     copy.set("expressions", copy.expressions[skip:])
-    for column in copy.find_all(exp.Column):
+    for column in every(copy, exp.Column):
         for part in ("table", "db", "catalog"):
             column.set(part, None)
     return sql(copy).lower()

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from smartsql.errors import UnplannableCallError
-from smartsql.sql.normalise.changes import Change, deleted, updated
-from smartsql.sql.normalise.disguised import with_selects, with_subqueries
-from smartsql.sql.normalise.inserts import Columns, inserted
-from smartsql.sql.normalise.merges import merged
-from smartsql.sql.normalise.parameters import numbered_parameters
-from smartsql.sql.normalise.shapes import CHANGES, Portion, Statement, portion, read
-from smartsql.sql.normalise.text import call_texts
+from smartsql.sql.normalise.dml.changes import Change, deleted, updated
+from smartsql.sql.normalise.dml.inserts import Columns, inserted
+from smartsql.sql.normalise.dml.merges import merged
+from smartsql.sql.normalise.text.disguised import with_selects, with_subqueries
+from smartsql.sql.normalise.text.parameters import numbered_parameters
+from smartsql.sql.normalise.text.shapes import CHANGES, Portion, Statement, portion, read
+from smartsql.sql.normalise.text.words import call_texts
 
 _STORED = (
     "Store answers instead: add a plain column and fill it with UPDATE .. SET x = smart_llm(..), "

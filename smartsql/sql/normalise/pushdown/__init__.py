@@ -1,0 +1,1 @@
+"""Rules that only spare questions: conditions and LIMIT pushed below calls, guards, early stop."""

@@ -1,0 +1,1 @@
+"""Statements as texts: their words and parameters, and what stands around the query in them."""
