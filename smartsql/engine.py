@@ -152,6 +152,14 @@ class Engine:
             self._policy = Certified()
         return self._policy
 
+    def schema(self, table: str) -> pa.Schema:
+        """Columns of "reports", "models", "ledger" or "tasks"."""
+        from smartsql import tables
+        from smartsql.defined_tasks import TASKS
+
+        found = {"reports": tables.REPORTS, "models": tables.MODELS, "ledger": tables.ATTEMPTS}
+        return (found | {"tasks": TASKS})[table]
+
     def reports(self) -> pa.Table:
         """One row a call of this session: the report's fields."""
         from smartsql.tables import reports

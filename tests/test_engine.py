@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+import smartsql
 from smartsql.asking.backends import build
 from smartsql.config import Model, Settings, load
 from smartsql.engine import Answered, Engine
@@ -462,3 +463,17 @@ def test_hostile_cells_change_their_own_answer_only(world: World) -> None:
     world.big.answer = lambda text: f"len {len(text)}"
     answers = asked(world.engine(Reference()), texts)
     assert answers.answer.to_pylist() == [f"len {len(text)}" for text in texts]
+
+
+def test_connecting_reads_nothing_of_what_is_in_the_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(_: Ledger) -> None:
+        raise AssertionError("a long ledger would be read at every start")
+
+    monkeypatch.setattr(Ledger, "attempts", read)
+    monkeypatch.setattr(Ledger, "totals", read)
+    model = Model(name="f", kind="python", function=lambda texts: texts, reference=True)
+    settings = Settings(store=str(tmp_path / "l.sqlite"), models=(model,))
+    with smartsql.connect(config=settings) as con:
+        assert con.execute("SELECT 1").fetchall() == [(1,)]

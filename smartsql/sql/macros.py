@@ -162,8 +162,7 @@ def _create_listing(con: duckdb.DuckDBPyConnection, barrier: Barrier, name: str)
         return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
 
     barrier.functions.append(listing)
-    empty = getattr(barrier.engine, name)().schema.empty_table()
-    relation = con.from_arrow(empty)
+    relation = con.from_arrow(barrier.engine.schema(name).empty_table())
     columns = ", ".join(
         f'"{column}" {kind}' for column, kind in zip(relation.columns, relation.types, strict=True)
     )

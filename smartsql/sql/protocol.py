@@ -150,6 +150,10 @@ class Engine(Protocol):
         """
         ...
 
+    def schema(self, table: str) -> pa.Schema:
+        """Columns of "reports", "models", "ledger" or "tasks", without reading what is in it."""
+        ...
+
     def reports(self) -> pa.Table:
         """One row for each call answered so far."""
         ...

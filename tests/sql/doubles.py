@@ -59,6 +59,10 @@ class RecordingEngine:
     def cancel(self, connection: int | None = None) -> None:
         self.cancelled.append(connection)
 
+    def schema(self, table: str) -> pa.Schema:
+        columns: pa.Table = getattr(self, table)()
+        return columns.schema
+
     def reports(self) -> pa.Table:
         return pa.table(
             {

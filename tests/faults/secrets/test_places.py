@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +12,15 @@ import smartsql
 from smartsql.config import load
 from smartsql.errors import ConfigError
 from smartsql.gateway.openai_headers import own_headers
-from tests.faults.canary import CANARY, STATEMENT, VARIABLE, cleaned, filled, shop, told, written
+from tests.faults.secrets.canary import (
+    CANARY,
+    STATEMENT,
+    VARIABLE,
+    filled,
+    told,
+    written,
+)
 from tests.gateway.server import TestServer
-
-
-@pytest.fixture(autouse=True)
-def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    cleaned(monkeypatch, tmp_path)
-
-
-@pytest.fixture
-def server() -> Iterator[TestServer]:
-    with shop() as running:
-        yield running
 
 
 @pytest.mark.parametrize(

@@ -15,19 +15,8 @@ import smartsql
 from smartsql.config import load
 from smartsql.config.keys import Keyring
 from smartsql.errors import ConfigError
-from tests.faults.canary import CANARY, VARIABLE, cleaned, filled, logged, shop, shown, told
+from tests.faults.secrets.canary import CANARY, VARIABLE, filled, logged, shown, told
 from tests.gateway.server import TestServer
-
-
-@pytest.fixture(autouse=True)
-def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    cleaned(monkeypatch, tmp_path)
-
-
-@pytest.fixture
-def server() -> Iterator[TestServer]:
-    with shop() as running:
-        yield running
 
 
 def secret_models(server: TestServer) -> list[smartsql.Model]:

@@ -21,33 +21,20 @@ from smartsql.cli import main
 from smartsql.cli.shell import Shell
 from smartsql.errors import ConfigError, SmartSQLError
 from smartsql.gateway.key import Key
-from tests.faults.canary import (
+from tests.faults.secrets.canary import (
     CANARY,
     FILE,
     STATEMENT,
-    cleaned,
     everything_below,
     filled,
     listed,
     logged,
-    shop,
     shown,
     told,
     written,
 )
 from tests.gateway.asking import QUICK
 from tests.gateway.server import Fault, TestServer
-
-
-@pytest.fixture(autouse=True)
-def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    cleaned(monkeypatch, tmp_path)
-
-
-@pytest.fixture
-def server() -> Iterator[TestServer]:
-    with shop() as running:
-        yield running
 
 
 def test_a_key_reaches_the_endpoint_and_nothing_else(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,19 +10,8 @@ import pytest
 import smartsql
 from smartsql.config import load
 from smartsql.errors import ConfigError, SmartSQLError
-from tests.faults.canary import STATEMENT, VARIABLE, cleaned, filled, shop, written
+from tests.faults.secrets.canary import STATEMENT, VARIABLE, filled, written
 from tests.gateway.server import Fault, TestServer
-
-
-@pytest.fixture(autouse=True)
-def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    cleaned(monkeypatch, tmp_path)
-
-
-@pytest.fixture
-def server() -> Iterator[TestServer]:
-    with shop() as running:
-        yield running
 
 
 def _upper(texts: list[str]) -> list[str]:

@@ -7,7 +7,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,14 @@ from smartsql.config import TaskSettings
 from smartsql.gateway.key import Key, masked
 from smartsql.gateway.openai_private import scrubbed
 from smartsql.gateway.openai_wire import Failure
-from tests.faults.canary import CANARY, PROMPT, cleaned, everything_below, listed, logged, shop
+from tests.faults.secrets.canary import (
+    CANARY,
+    PROMPT,
+    everything_below,
+    listed,
+    logged,
+)
 from tests.gateway.server import Fault, TestServer
-
-
-@pytest.fixture(autouse=True)
-def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    cleaned(monkeypatch, tmp_path)
-
-
-@pytest.fixture
-def server() -> Iterator[TestServer]:
-    with shop() as running:
-        yield running
 
 
 def prompts_asked(server: TestServer, **settings: Any) -> Any:
