@@ -111,9 +111,13 @@ def by_group(values: pa.Array) -> Iterator[tuple[bytes | None, IntArray]]:
     """
     encoded = values.dictionary_encode(null_encoding="encode")
     codes = encoded.indices.to_numpy(zero_copy_only=False)
-    order = np.argsort(codes, kind="stable")
-    cuts = np.flatnonzero(np.diff(codes[order])) + 1
-    yield from zip(encoded.dictionary.to_pylist(), np.split(order, cuts), strict=True)
+    yield from zip(encoded.dictionary.to_pylist(), rows_of_each(codes), strict=True)
+
+
+def rows_of_each(keys: IntArray) -> list[IntArray]:
+    """The rows of each key, ascending by key; `keys` has shape (n,), n at least 1."""
+    order = np.argsort(keys, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(keys[order])) + 1)
 
 
 def shown_group(value: bytes | None) -> str | None:

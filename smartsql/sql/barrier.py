@@ -27,15 +27,20 @@ import numpy as np
 import pyarrow as pa
 
 from smartsql.errors import CancelledError, QueryError
-from smartsql.sql.arguments import SEPARATOR, by_group, call_of, shown_group, typed_call_of
+from smartsql.sql.arguments import (
+    SEPARATOR,
+    by_group,
+    call_of,
+    rows_of_each,
+    shown_group,
+    typed_call_of,
+)
 from smartsql.sql.prompts import one_array
-from smartsql.sql.protocol import Answers, Call, Engine
+from smartsql.sql.protocol import Call, Engine
 from smartsql.sql.sets import DETAIL, KEY_BITS, Family, RowSet, Solve, Token, entries, varying
 from smartsql.sql.sightings import Watch
 from smartsql.sql.wording import Wording
 from smartsql.types import IntArray
-
-__all__ = ["DETAIL", "SEPARATOR", "Answers", "Barrier", "Call", "Engine"]
 
 _DETAIL_TYPES = (pa.string(), pa.string(), pa.string(), pa.float64(), pa.float64(), pa.string())
 
@@ -89,10 +94,9 @@ class Barrier:
             shown = self.wording(token.connection).shown
             call = call_of(argument, shown, one_array(delta), one_array(gamma), one_array(task))
             prompts = one_array(prompt)
-            while True:
-                codes = self._set_for(token, call).collect(prompts)
-                if codes is not None:
-                    return pa.array(codes)
+            while (codes := self._set_for(token, call).collect(prompts)) is None:
+                pass  # its set was closed meanwhile: into a new one
+            return pa.array(codes)
 
     def collect_more(  # one parameter for each SQL argument
         self,
@@ -124,11 +128,10 @@ class Barrier:
             codes = np.empty(len(prompts), np.int64)
             for group, rows in groups:
                 some = prompts if rows is None or len(groups) == 1 else prompts.take(pa.array(rows))
-                found = None
-                while found is None:
-                    row_set = self._set_for(token, call, group)
-                    found = row_set.collect(some, is_chunk=len(some) == len(prompts))
-                codes[slice(None) if len(some) == len(prompts) else rows] = found
+                whole = len(some) == len(prompts)
+                while (found := self._set_for(token, call, group).collect(some, whole)) is None:
+                    pass
+                codes[slice(None) if whole else rows] = found
             return pa.array(codes)
 
     def seal(self, counted: pa.ChunkedArray) -> pa.Array:
@@ -359,13 +362,12 @@ class Barrier:
         prompts, numbers = one_array(prompt), one_array(number).to_numpy()
         if (numbers == numbers[0]).all():
             return self._taken_from(int(numbers[0]), prompts, names, kinds)
-        order = np.argsort(numbers, kind="stable")
-        cuts = np.flatnonzero(np.diff(numbers[order])) + 1
+        groups = rows_of_each(numbers)
         parts = [
             self._taken_from(int(numbers[rows[0]]), prompts.take(pa.array(rows)), names, kinds)
-            for rows in np.split(order, cuts)
+            for rows in groups
         ]
-        back = pa.array(np.argsort(order, kind="stable"))
+        back = pa.array(np.argsort(np.concatenate(groups), kind="stable"))
         return [pa.concat_arrays(column).take(back) for column in zip(*parts, strict=True)]
 
     def _taken_from(

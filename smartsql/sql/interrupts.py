@@ -45,7 +45,7 @@ def hearing(interrupt: Callable[[], None]) -> Iterator[None]:
             return
         try:
             own(number, frame)
-        except BaseException:
+        except BaseException:  # whatever a handler raises, it means an interrupt
             heard.append(time.monotonic())
             threading.Thread(target=interrupt, name="smartsql-interrupt", daemon=True).start()
             raise

@@ -16,13 +16,14 @@ import pyarrow as pa
 from duckdb.func import FunctionNullHandling, PythonUDFType
 
 from smartsql.errors import ConfigError, QueryError
-from smartsql.sql.barrier import Barrier, Engine
+from smartsql.sql.barrier import Barrier
 from smartsql.sql.definitions import (
     CALLS,
     COLLECT_MORE_TYPES,
     COLLECT_TYPES,
     CONNECTION_VARIABLE,
 )
+from smartsql.sql.protocol import Engine
 
 _TABLES = ("reports", "models", "ledger", "tasks")
 _DETAIL_TYPE = (

@@ -14,7 +14,8 @@ from typing import Any
 
 import duckdb
 
-from smartsql.sql.barrier import SEPARATOR, Barrier
+from smartsql.sql.arguments import SEPARATOR
+from smartsql.sql.barrier import Barrier
 from smartsql.sql.sightings import Sighting, Watch
 from smartsql.sql.widening import depends_on_answers, widened
 

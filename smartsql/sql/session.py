@@ -17,7 +17,7 @@ import duckdb
 from smartsql.errors import QueryError
 from smartsql.sql import macros
 from smartsql.sql.alone import Alone
-from smartsql.sql.barrier import Barrier, Engine
+from smartsql.sql.barrier import Barrier
 from smartsql.sql.explaining import plan_with_previews
 from smartsql.sql.interrupts import hearing
 from smartsql.sql.misplaced import misplaced_call, unusable_structure
@@ -27,6 +27,7 @@ from smartsql.sql.normalise.stored.inlining import Stored
 from smartsql.sql.normalise.text.parameters import separated
 from smartsql.sql.normalise.text.words import is_readable
 from smartsql.sql.previewing import call_sites, previewed, reckoned
+from smartsql.sql.protocol import Engine
 from smartsql.sql.relations import explain_relations, let_duckdb_see_variables, tell_relations
 from smartsql.sql.smart_tasks import carried_out, mentions_smart_task, task_statement
 from smartsql.sql.sources import Source, call_sources
@@ -328,8 +329,9 @@ class Connection:
         text = query.query if isinstance(query, duckdb.Statement) else query
         if not isinstance(text, str):
             return query
-        written = self._stored.written_out(text, self._con)
-        if not (mentions_smart_call(written) or self._stored.leads_to_call(text, self._con)):
+        leads = self._stored.leads_to_call(text, self._con)
+        written = self._stored.written_out(text, self._con) if leads else text
+        if not (leads or mentions_smart_call(written)):
             return query
         self._unread.expect_calls()
         self._barrier.wording(self._number).note(written)

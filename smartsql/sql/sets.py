@@ -145,7 +145,7 @@ class RowSet:
         """Whether no row may be added any more."""
         return self.settled is not None or self.failure is not None
 
-    def collect(self, prompts: pa.Array, *, is_chunk: bool = True) -> IntArray | None:
+    def collect(self, prompts: pa.Array, is_chunk: bool = True) -> IntArray | None:
         """Add rows; one code for each, or None if the set was closed meanwhile.
 
         Args:

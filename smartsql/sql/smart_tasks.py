@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol, cast, get_args
 
 from smartsql.errors import QueryError
 from smartsql.sql.normalise.text.parameters import is_blank
@@ -16,7 +16,7 @@ from smartsql.sql.normalise.text.words import Words
 from smartsql.tasks import Equality, Task
 
 _MENTION = re.compile(r"\bSMART\s+TASK\b", re.IGNORECASE)
-_EQUAL = ("auto", "exact", "text", "number", "json")
+_EQUAL = get_args(Equality)
 _FORM = (
     "write CREATE [OR REPLACE] SMART TASK name AS PROMPT 'Is this good or bad? {input}' "
     "[LABELS ('good', 'bad')] [EQUAL 'text'], or DROP SMART TASK [IF EXISTS] name"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from smartsql.sql.barrier import Call
+from smartsql.sql.protocol import Call
 from smartsql.tasks import Task
 from smartsql.types import IntArray
 

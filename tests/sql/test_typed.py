@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from smartsql.errors import ParameterError
-from smartsql.sql.barrier import Call
+from smartsql.sql.protocol import Call
 from smartsql.sql.session import Connection
 from smartsql.types import IntArray
 from tests.sql.corpus import SETUP

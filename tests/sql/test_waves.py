@@ -21,11 +21,6 @@ CREATE TABLE u AS SELECT i, i % 5 AS k FROM range(5) x(i);
 
 
 @pytest.fixture
-def engine() -> RecordingEngine:
-    return RecordingEngine()
-
-
-@pytest.fixture
 def session(engine: RecordingEngine) -> Iterator[Connection]:
     with connect(engine=engine) as con:
         con.execute(TABLE)

@@ -18,7 +18,6 @@ of, each package with imports only from those before it:
 from __future__ import annotations
 
 from smartsql.sql.normalise.plan import normalise
-from smartsql.sql.normalise.previews import previewable
 from smartsql.sql.normalise.text.words import mentions_smart_call
 
-__all__ = ["mentions_smart_call", "normalise", "previewable"]
+__all__ = ["mentions_smart_call", "normalise"]

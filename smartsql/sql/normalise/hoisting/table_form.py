@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from sqlglot import exp
 
-from smartsql.sql.barrier import DETAIL
 from smartsql.sql.normalise.binding.names import Names
 from smartsql.sql.normalise.binding.scopes import Resolver, levels, visible
 from smartsql.sql.normalise.calls.clauses import refuse, table_calls
 from smartsql.sql.normalise.calls.signatures import SIGNATURES
 from smartsql.sql.normalise.syntax.dialect import sql
+from smartsql.sql.sets import DETAIL
 
 _FIRST_SITE = 1000
 """Numbers of written-out calls start here; others of the same text are numbered from 1."""

@@ -17,7 +17,6 @@ from typing import cast
 
 from sqlglot import exp
 
-from smartsql.sql.barrier import DETAIL
 from smartsql.sql.normalise.analysis.conditions import conjunction, split
 from smartsql.sql.normalise.analysis.purity import is_cheap, is_total
 from smartsql.sql.normalise.analysis.relations import conditions_on, may_be_missing, reachable
@@ -29,6 +28,7 @@ from smartsql.sql.normalise.calls.clauses import has_call, is_aggregate, is_call
 from smartsql.sql.normalise.hoisting.table_form import source_of
 from smartsql.sql.normalise.syntax.dialect import key
 from smartsql.sql.normalise.syntax.trees import every, own
+from smartsql.sql.sets import DETAIL
 
 _OTHER_ROWS = ("limit", "offset", "sample", "pivots", "windows")
 _MORE = ("joins", "laterals", "group", "having", "qualify", "distinct", "windows")
