@@ -301,7 +301,7 @@ class Engine:
         if call.statement is None:
             return joined(call, report, ())
         with self._lock:
-            while len(self._told) >= REMEMBERED_STATEMENTS:
+            while call.statement not in self._told and len(self._told) >= REMEMBERED_STATEMENTS:
                 self._told.popitem(last=False)
             told = self._told.setdefault(call.statement, [])
             report = joined(call, report, told)

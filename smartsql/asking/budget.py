@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Event, Lock
 from typing import Protocol
 
-from smartsql.errors import BudgetError
+from smartsql.errors import BudgetError, LedgerError
 from smartsql.ledger import Ledger
 from smartsql.ledger.owners import new_owner
 from smartsql.ledger.spending import utc_day
@@ -168,8 +169,10 @@ class DailyBudget:
         with self._lock:
             spare = self._taken_usd - self._in_flight_usd
             if spare > 0:
-                self._ledger.give_back(self._day, self.lease, spare)
-                self._taken_usd -= spare
+                # a ledger that cannot be written has said so already; the next call tries again
+                with suppress(LedgerError):
+                    self._ledger.give_back(self._day, self.lease, spare)
+                    self._taken_usd -= spare
 
     def _take(self, missing: float, wanted: float) -> Refusal | None:
         """Take money from the day; holds the lock."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from smartsql.cli.output import say
+from smartsql.errors import ConfigError
 
 if TYPE_CHECKING:
     from smartsql.config import Settings
@@ -52,8 +53,7 @@ def batches(
                 _forget(table, forget)
             if collect:
                 failed = _collect(settings, table, ledger)
-            if table.exist():
-                found = table.all() if everything else table.under_way()
+            found = table.all() if everything else table.under_way()
         finally:
             ledger.close()
     if found:
@@ -77,13 +77,19 @@ def _collect(settings: Settings, table: Batches, ledger: Ledger) -> int:
     from smartsql.gateway.openai_batch import RefusedError
 
     failed = 0
-    endpoints: dict[str, BatchEndpoint | None] = {}
+    endpoints: dict[tuple[str, str], BatchEndpoint | None] = {}
     ledger.catch_up()
     try:
-        for batch in table.under_way() if table.exist() else ():
-            if batch.url not in endpoints:
-                endpoints[batch.url] = _endpoint(settings, batch)
-            endpoint = endpoints[batch.url]
+        for batch in table.under_way():
+            at = (batch.url, batch.model)  # models at one address may have keys of their own
+            try:
+                if at not in endpoints:
+                    endpoints[at] = _endpoint(settings, batch)
+            except ConfigError as error:
+                say(f"batch {batch.number}: {error}")
+                failed += 1
+                continue
+            endpoint = endpoints[at]
             if endpoint is None:
                 say(f"batch {batch.number}: no model is configured at {batch.url}")
                 failed += 1

@@ -63,9 +63,9 @@ def check_price(connection: Connection, statement: Statement) -> None:
 
 
 def _only_explains(statement: Statement) -> bool:
-    """Whether no call is made: an EXPLAIN that does not run its query."""
-    words = statement.query.upper().replace("(", " ").split()[:3]
-    return words[:1] == ["EXPLAIN"] and not any(w.startswith("ANALYZ") for w in words)
+    """Whether surely no call is made: an EXPLAIN that does not run its query."""
+    text = statement.query.upper()
+    return text.split()[:1] == ["EXPLAIN"] and "ANALYZ" not in text and "ANALYS" not in text
 
 
 def _expected_usd(previews: list[object]) -> float | None:

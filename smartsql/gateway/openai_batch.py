@@ -31,7 +31,7 @@ from smartsql.gateway.openai_batch_wire import (
     read_progress,
 )
 from smartsql.gateway.openai_client import connect
-from smartsql.gateway.openai_dialect import Dialect
+from smartsql.gateway.openai_dialect import FORMAT, Dialect
 from smartsql.gateway.openai_meter import Meter
 from smartsql.gateway.openai_private import scrubbed, without_key
 from smartsql.gateway.openai_wire import Failure, Reply, connection_failure, read_error
@@ -147,15 +147,17 @@ class BatchEndpoint:
 
     def line(self, name: str, number: int, request: Request) -> bytes:
         """A request as a line of the file."""
-        return line(name, number, self._dialect.body(request.prompt, self._form(request)))
-
-    def _form(self, request: Request) -> Any:
-        return self._dialect.form(request.form)
+        return line(
+            name, number, self._dialect.body(request.prompt, self._dialect.form(request.form))
+        )
 
     def adapt(self, failures: Sequence[Failure]) -> None:
         """Leave out from now on what the endpoint told not to take."""
         for name in sorted({f.unsupported for f in failures if f.unsupported}):
-            self._dialect.adapt(name, self._dialect.sent)
+            if name == FORMAT:
+                self._dialect.refuse_forms()
+            else:
+                self._dialect.adapt(name, self._dialect.sent)
 
     # --- at the endpoint -----------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ class LedgerFile:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = str(path)
         self._lock = RLock()
+        self._records = 0
         self._waits_s = opening.BUSY_S
         with self._guard("open"):
             if not self.in_memory_only:
@@ -80,8 +81,10 @@ class LedgerFile:
     @contextmanager
     def changing(self) -> Iterator[sqlite3.Connection]:
         """The database in a transaction, for the tables of other modules of this package."""
-        with self._lock, self._guard("write"), self._transaction() as db:
-            yield db
+        with self._lock, self._guard("write"):
+            with self._transaction() as db:
+                yield db
+            self._records += 1
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

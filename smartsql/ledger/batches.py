@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from smartsql.gateway import Attempt
 from smartsql.gateway.openai_batch import Facts
 from smartsql.gateway.prices import price_facts, price_of_facts
-from smartsql.ledger import spending
+from smartsql.ledger import served, spending
 from smartsql.ledger.base import LedgerFile
 from smartsql.ledger.owners import is_alive
 from smartsql.ledger.rows import batch_of, grouped, write
@@ -206,7 +206,9 @@ class Batches:
             if not _read(db, "number = ? AND state = ?", batch.number, OPEN):
                 return False
             for run, attempts in parts:
-                write(db, batch_of(run, batch.identity, attempts, now, _owner(batch.name)))
+                rows = batch_of(run, batch.identity, attempts, now, _owner(batch.name))
+                write(db, rows)
+                served.note(db, rows.served, now)
             _end(db, batch, OVER)
         return True
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Lock
 
 from smartsql.errors import LedgerError
@@ -149,7 +149,9 @@ class SharedCounter:
                     yield db
                     db.execute("COMMIT")
                 except BaseException:
-                    db.execute("ROLLBACK")
+                    with suppress(sqlite3.Error):  # after a full disk SQLite has done so itself
+                        if db.in_transaction:
+                            db.execute("ROLLBACK")
                     raise
             except (sqlite3.Error, OSError) as error:
                 self._held = held

@@ -48,7 +48,6 @@ class Ledger(StatementTable):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         super().__init__(path)
         self._identities: dict[str, int] = {}
-        self._records = 0
         self._unsaved: list[Batch] = []
         self._tried = 0
         self._ended: list[Ending] = []
@@ -160,7 +159,9 @@ class Ledger(StatementTable):
                 self._hurry()
                 n = sum(len(batch.answers) for batch in self._unsaved)
                 usd = sum(batch.usd for batch in self._unsaved)
-                raise (unsaved(error, self.path, n, usd) if n else error) from error
+                if not n:
+                    raise
+                raise unsaved(error, self.path, n, usd) from error
             if self._waits_s < BUSY_S:
                 self._wait(BUSY_S)
             self._lost = sum(found, start=self._lost)
@@ -209,8 +210,10 @@ class Ledger(StatementTable):
         Returns:
             The prompts that belong to another owner; all others are ours now.
         """
-        with self._lock, self._guard("write"), self._transaction() as db:
-            return claims.claim(db, identity, prompts, owner)
+        with self._lock:
+            self.save()  # a release that waits to be written must not end what is claimed now
+            with self._guard("write"), self._transaction() as db:
+                return claims.claim(db, identity, prompts, owner)
 
     def notes(self, owner: str) -> Notes | None:
         """Where an owner notes what it sends; None for a ledger that ends with the process."""

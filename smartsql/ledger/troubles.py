@@ -73,13 +73,11 @@ def unsaved(error: LedgerError, path: str, answers: int, usd: float) -> LedgerEr
         usd: what they cost.
     """
     count = f"{answers:,} paid {'answer is' if answers == 1 else 'answers are'}"
-    found = LedgerError(
+    return LedgerError(
         f"{error} {count} (${usd:.6g}) in this program's memory alone: they are written as soon "
         f"as {path!r} takes them, at the next statement or when the connection is closed, and "
         f"lost if the program ends before."
     )
-    found.__cause__ = error.__cause__
-    return found
 
 
 def quoted(path: str) -> str:
